@@ -1,0 +1,61 @@
+//! Packet logic of the NVE, without I/O and without a clock.
+//!
+//! [`Datapath::process`] is the only entry for frames: it takes a burst that
+//! came in on one side, rewrites each frame in place and says where it goes.
+//! Copies (head-end replication) and frames of the datapath's own (ARP on the
+//! underlay) leave through the caller's [`Sink`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod frame;
+
+pub use frame::{Frame, HEADROOM, PartialChecksum};
+pub use nve_protocol::DropReason;
+
+/// Most frames in a burst.
+pub const BURST: usize = 32;
+
+/// A side of the NVE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The NIC on the vSwitch's trunk port group.
+    Trunk,
+    /// The NIC towards other VTEPs.
+    Uplink,
+}
+
+/// What becomes of a frame after [`Datapath::process`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the frame, as it is now, on this side.
+    Send(Side),
+    /// The frame is for the NVE itself (control channel, underlay ARP): hand it
+    /// to the host stack.
+    Host,
+    /// All copies of the frame went to the [`Sink`]; free its buffer.
+    Done,
+    /// Dropped and counted.
+    Drop(DropReason),
+}
+
+/// No free buffer or no room in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoBuffer;
+
+/// Takes frames that need a buffer of their own.
+pub trait Sink {
+    /// Sends the concatenation of `parts` on `side`, copying it. `partial` is
+    /// relative to the first byte of the first part.
+    fn emit(
+        &mut self,
+        side: Side,
+        parts: &[&[u8]],
+        partial: Option<PartialChecksum>,
+    ) -> Result<(), NoBuffer>;
+}
+
+/// Nanoseconds since an arbitrary start that does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Nanos(pub u64);

@@ -1,0 +1,2 @@
+//! Placeholder until the boot code is in.
+fn main() {}
