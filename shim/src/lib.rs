@@ -1,1 +1,9 @@
-//! See Cargo.toml.
+//! Control plane of Sluice.
+//!
+//! Two inputs, one output: VM lifecycle events say where each port is
+//! ([`events`]), the Neutron API says what users want ([`model`]), and both
+//! compile to the tables of each NVE.
+#![forbid(unsafe_code)]
+
+pub mod events;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The operator's CLI.
+
+fn main() {}

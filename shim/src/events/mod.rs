@@ -1,0 +1,3 @@
+//! VM lifecycle events of hypervisor managers (the paper, section II.A).
+
+pub mod types;
