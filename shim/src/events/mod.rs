@@ -1,3 +1,6 @@
 //! VM lifecycle events of hypervisor managers (the paper, section II.A).
 
+pub mod sink;
 pub mod types;
+
+pub use sink::{EventSink, SinkError};
