@@ -9,10 +9,22 @@
 
 extern crate alloc;
 
+pub mod checksum;
+mod counters;
 pub mod frame;
+mod pipeline;
+pub mod tables;
+mod trunk;
+mod underlay;
+mod uplink;
+pub mod wire;
 
+pub use counters::Counters;
 pub use frame::{Frame, HEADROOM, PartialChecksum};
 pub use nve_protocol::DropReason;
+pub use pipeline::{Config, Datapath};
+pub use tables::{TableError, Tables};
+pub use underlay::Uplink;
 
 /// Most frames in a burst.
 pub const BURST: usize = 32;

@@ -70,6 +70,10 @@ drop_reasons! {
     QueueFull = "queue_full",
     /// Partial checksum whose offsets lie outside the frame.
     BadOffload = "bad_offload",
+    /// The VM's frame carries a VLAN tag of its own (RFC 7348, section 6.1).
+    InnerVlan = "inner_vlan",
+    /// Malformed ARP, or ARP with another sender MAC than the frame's.
+    Arp = "arp",
 }
 
 impl DropReason {

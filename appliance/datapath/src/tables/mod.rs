@@ -1,0 +1,292 @@
+//! The tables that the shim fills: VAPs, FDB, neighbors and replication lists.
+//!
+//! One record goes in or out at a time and the [`TableDigest`] follows; whether
+//! many go together is the agent's transaction, which works on a `Tables` of its
+//! own or undoes what it did.
+//!
+//! Invariants: the digest is that of exactly the records put and not deleted;
+//! every VTEP that a record names has a slot, and a slot is freed with its last
+//! record; memory grows only in [`Tables::put`], which reports its lack.
+
+use core::net::IpAddr;
+
+use alloc::vec::Vec;
+use nve_protocol::{
+    Capacity, Fdb, Flood, Key, Mac, Neighbor, Record, TableDigest, TableSizes, Vap, Vlan, Vni,
+};
+
+mod macs;
+mod neighbors;
+mod networks;
+mod vteps;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use macs::Fast;
+use macs::{LocalMacs, RemoteMacs};
+use neighbors::Neighbors;
+pub use networks::Network;
+use networks::Networks;
+pub use vteps::VtepIndex;
+use vteps::Vteps;
+
+/// Why a record was not taken; the tables are as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableError {
+    /// The table holds as many records as it may.
+    Full,
+    /// No memory for one more.
+    OutOfMemory,
+    /// A value that the datapath has no use for: a group or zero MAC address, or
+    /// an unspecified or multicast VTEP.
+    BadRecord,
+}
+
+/// All tables of one NVE.
+#[derive(Debug)]
+pub struct Tables {
+    capacity: Capacity,
+    /// Indexed by VLAN tag.
+    vaps: Vec<Option<Vap>>,
+    vap_count: u32,
+    local: LocalMacs,
+    remote: RemoteMacs,
+    neighbors: Neighbors,
+    networks: Networks,
+    flood_count: u32,
+    vteps: Vteps,
+    digest: TableDigest,
+}
+
+impl Tables {
+    /// Empty tables that take at most `capacity` records.
+    pub fn new(capacity: Capacity) -> Self {
+        Tables {
+            capacity,
+            vaps: Vec::new(),
+            vap_count: 0,
+            local: LocalMacs::default(),
+            remote: RemoteMacs::default(),
+            neighbors: Neighbors::default(),
+            networks: Networks::default(),
+            flood_count: 0,
+            vteps: Vteps::default(),
+            digest: TableDigest::default(),
+        }
+    }
+
+    /// How many records fit.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// Digest of all records.
+    pub fn digest(&self) -> TableDigest {
+        self.digest
+    }
+
+    /// How many records there are.
+    pub fn sizes(&self) -> TableSizes {
+        TableSizes {
+            vaps: self.vap_count,
+            fdb: self.remote.len(),
+            neighbors: self.neighbors.len(),
+            flood: self.flood_count,
+        }
+    }
+
+    /// Puts a record and returns the one that it replaces.
+    pub fn put(&mut self, record: &Record) -> Result<Option<Record>, TableError> {
+        let replaced = match record {
+            Record::Vap(vap) => self.put_vap(vap)?.map(Record::Vap),
+            Record::Fdb(fdb) => self.put_fdb(fdb)?.map(Record::Fdb),
+            Record::Neighbor(neighbor) => self.put_neighbor(neighbor)?.map(Record::Neighbor),
+            Record::Flood(flood) => self.put_flood(flood)?.map(Record::Flood),
+        };
+        if let Some(old) = &replaced {
+            self.digest.remove(old);
+        }
+        self.digest.add(record);
+        Ok(replaced)
+    }
+
+    /// Deletes a record and returns it; `None` if there is none with this key.
+    pub fn delete(&mut self, key: &Key) -> Option<Record> {
+        let removed = match *key {
+            Key::Vap { vlan } => self.delete_vap(vlan).map(Record::Vap),
+            Key::Fdb { vni, mac } => self.delete_fdb(vni, mac).map(Record::Fdb),
+            Key::Neighbor { vni, ip } => self
+                .neighbors
+                .remove(vni, ip)
+                .map(|mac| Record::Neighbor(Neighbor { vni, ip, mac })),
+            Key::Flood { vni, vtep } => self.delete_flood(vni, vtep).map(Record::Flood),
+        }?;
+        self.digest.remove(&removed);
+        Some(removed)
+    }
+
+    /// The VAP behind a tag.
+    pub fn vap(&self, vlan: u16) -> Option<&Vap> {
+        self.vaps.get(usize::from(vlan))?.as_ref()
+    }
+
+    /// The local VAP with an address.
+    pub fn local(&self, vni: Vni, mac: Mac) -> Option<Vlan> {
+        self.local.get(vni, mac)
+    }
+
+    /// The VTEP that an address is behind.
+    pub fn remote(&self, vni: Vni, mac: Mac) -> Option<VtepIndex> {
+        self.remote.get(vni, mac)
+    }
+
+    /// The MAC address of an IP address.
+    pub fn neighbor(&self, vni: Vni, ip: IpAddr) -> Option<Mac> {
+        self.neighbors.get(vni, ip)
+    }
+
+    /// Members of a network: `None` if neither a VAP nor a VTEP is in it.
+    pub fn network(&self, vni: Vni) -> Option<&Network> {
+        self.networks.get(vni)
+    }
+
+    /// The slot of a VTEP that some record names.
+    pub fn vtep_index(&self, vtep: IpAddr) -> Option<VtepIndex> {
+        self.vteps.index(vtep)
+    }
+
+    /// The VTEP in a slot.
+    pub fn vtep(&self, index: VtepIndex) -> Option<IpAddr> {
+        self.vteps.get(index)
+    }
+
+    /// Addresses by slot, `None` for free ones.
+    pub fn vteps(&self) -> impl Iterator<Item = Option<IpAddr>> + '_ {
+        self.vteps.iter()
+    }
+
+    /// Whether slots changed hands since the last call.
+    pub(crate) fn take_vteps_changed(&mut self) -> bool {
+        self.vteps.take_changed()
+    }
+
+    fn put_vap(&mut self, vap: &Vap) -> Result<Option<Vap>, TableError> {
+        check_station(vap.mac)?;
+        let old = self.vap(vap.vlan.get()).copied();
+        if old.is_none() && self.vap_count >= self.capacity.vaps {
+            return Err(TableError::Full);
+        }
+        if self.vaps.is_empty() {
+            let slots = usize::from(Vlan::MAX) + 1;
+            self.vaps
+                .try_reserve_exact(slots)
+                .map_err(|_| TableError::OutOfMemory)?;
+            self.vaps.resize(slots, None);
+        }
+        self.networks.add_vap(vap.vni, vap.vlan)?;
+        if let Err(error) = self.local.insert(vap.vni, vap.mac, vap.vlan) {
+            self.networks.remove_vap(vap.vni, vap.vlan);
+            return Err(error);
+        }
+        match old {
+            Some(old) => self.unlink_vap(&old, Some(vap)),
+            None => self.vap_count += 1,
+        }
+        if let Some(slot) = self.vaps.get_mut(usize::from(vap.vlan.get())) {
+            *slot = Some(*vap);
+        }
+        Ok(old)
+    }
+
+    /// Takes `old` out of the indexes, but for what `new` has put there again.
+    fn unlink_vap(&mut self, old: &Vap, new: Option<&Vap>) {
+        if new.is_none_or(|new| new.vni != old.vni) {
+            self.networks.remove_vap(old.vni, old.vlan);
+        }
+        if new.is_none_or(|new| (new.vni, new.mac) != (old.vni, old.mac)) {
+            self.local.remove(old.vni, old.mac, old.vlan);
+        }
+    }
+
+    fn delete_vap(&mut self, vlan: Vlan) -> Option<Vap> {
+        let old = self.vaps.get_mut(usize::from(vlan.get()))?.take()?;
+        self.unlink_vap(&old, None);
+        self.vap_count -= 1;
+        Some(old)
+    }
+
+    fn put_fdb(&mut self, fdb: &Fdb) -> Result<Option<Fdb>, TableError> {
+        check_station(fdb.mac)?;
+        check_vtep(fdb.vtep)?;
+        let known = self.remote.get(fdb.vni, fdb.mac);
+        if known.is_none() && self.remote.len() >= self.capacity.fdb {
+            return Err(TableError::Full);
+        }
+        let vtep = self.vteps.acquire(fdb.vtep)?;
+        match self.remote.insert(fdb.vni, fdb.mac, vtep) {
+            Ok(None) => Ok(None),
+            Ok(Some(old)) => {
+                let old_vtep = self.vteps.release(old);
+                Ok(old_vtep.map(|vtep| Fdb { vtep, ..*fdb }))
+            }
+            Err(error) => {
+                self.vteps.release(vtep);
+                Err(error)
+            }
+        }
+    }
+
+    fn delete_fdb(&mut self, vni: Vni, mac: Mac) -> Option<Fdb> {
+        let index = self.remote.remove(vni, mac)?;
+        self.vteps.release(index).map(|vtep| Fdb { vni, mac, vtep })
+    }
+
+    fn put_neighbor(&mut self, neighbor: &Neighbor) -> Result<Option<Neighbor>, TableError> {
+        check_station(neighbor.mac)?;
+        let known = self.neighbors.get(neighbor.vni, neighbor.ip);
+        if known.is_none() && self.neighbors.len() >= self.capacity.neighbors {
+            return Err(TableError::Full);
+        }
+        self.neighbors
+            .insert(neighbor.vni, neighbor.ip, neighbor.mac)?;
+        Ok(known.map(|mac| Neighbor { mac, ..*neighbor }))
+    }
+
+    fn put_flood(&mut self, flood: &Flood) -> Result<Option<Flood>, TableError> {
+        check_vtep(flood.vtep)?;
+        let known = self.vteps.index(flood.vtep);
+        if known.is_some_and(|index| self.networks.has_vtep(flood.vni, index)) {
+            return Ok(Some(*flood));
+        }
+        if self.flood_count >= self.capacity.flood {
+            return Err(TableError::Full);
+        }
+        let index = self.vteps.acquire(flood.vtep)?;
+        if let Err(error) = self.networks.add_vtep(flood.vni, index) {
+            self.vteps.release(index);
+            return Err(error);
+        }
+        self.flood_count += 1;
+        Ok(None)
+    }
+
+    fn delete_flood(&mut self, vni: Vni, vtep: IpAddr) -> Option<Flood> {
+        let index = self.vteps.index(vtep)?;
+        if !self.networks.remove_vtep(vni, index) {
+            return None;
+        }
+        self.flood_count -= 1;
+        self.vteps.release(index);
+        Some(Flood { vni, vtep })
+    }
+}
+
+fn check_station(mac: Mac) -> Result<(), TableError> {
+    mac.is_unicast().then_some(()).ok_or(TableError::BadRecord)
+}
+
+fn check_vtep(vtep: IpAddr) -> Result<(), TableError> {
+    let usable = !vtep.is_unspecified() && !vtep.is_multicast() && !vtep.is_loopback();
+    usable.then_some(()).ok_or(TableError::BadRecord)
+}

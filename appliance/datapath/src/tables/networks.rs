@@ -1,0 +1,106 @@
+//! Members of each network: who gets a frame without one receiver.
+
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use nve_protocol::{Vlan, Vni};
+
+use super::macs::Fast;
+use super::{TableError, VtepIndex};
+
+/// Members of one network, each list sorted.
+#[derive(Debug, Default)]
+pub struct Network {
+    vaps: Vec<Vlan>,
+    vteps: Vec<VtepIndex>,
+}
+
+impl Network {
+    /// Local VAPs.
+    pub fn vaps(&self) -> &[Vlan] {
+        &self.vaps
+    }
+
+    /// Remote VTEPs.
+    pub fn vteps(&self) -> &[VtepIndex] {
+        &self.vteps
+    }
+
+    /// Whether a VTEP takes part in the network.
+    pub fn has_vtep(&self, vtep: VtepIndex) -> bool {
+        self.vteps.binary_search(&vtep).is_ok()
+    }
+}
+
+/// All networks. Invariant: none is empty.
+#[derive(Debug, Default)]
+pub(super) struct Networks(HashMap<u32, Network, Fast>);
+
+impl Networks {
+    pub(super) fn get(&self, vni: Vni) -> Option<&Network> {
+        self.0.get(&vni.get())
+    }
+
+    pub(super) fn has_vtep(&self, vni: Vni, vtep: VtepIndex) -> bool {
+        self.get(vni).is_some_and(|network| network.has_vtep(vtep))
+    }
+
+    pub(super) fn add_vap(&mut self, vni: Vni, vlan: Vlan) -> Result<(), TableError> {
+        self.edit(vni, |network| insert_sorted(&mut network.vaps, vlan))
+    }
+
+    pub(super) fn add_vtep(&mut self, vni: Vni, vtep: VtepIndex) -> Result<(), TableError> {
+        self.edit(vni, |network| insert_sorted(&mut network.vteps, vtep))
+    }
+
+    pub(super) fn remove_vap(&mut self, vni: Vni, vlan: Vlan) -> bool {
+        self.shrink(vni, |network| remove_sorted(&mut network.vaps, vlan))
+    }
+
+    pub(super) fn remove_vtep(&mut self, vni: Vni, vtep: VtepIndex) -> bool {
+        self.shrink(vni, |network| remove_sorted(&mut network.vteps, vtep))
+    }
+
+    fn edit(
+        &mut self,
+        vni: Vni,
+        change: impl FnOnce(&mut Network) -> Result<(), TableError>,
+    ) -> Result<(), TableError> {
+        self.0.try_reserve(1).map_err(|_| TableError::OutOfMemory)?;
+        let result = change(self.0.entry(vni.get()).or_default());
+        if result.is_err() {
+            self.drop_empty(vni);
+        }
+        result
+    }
+
+    fn shrink(&mut self, vni: Vni, change: impl FnOnce(&mut Network) -> bool) -> bool {
+        let changed = self.0.get_mut(&vni.get()).is_some_and(change);
+        self.drop_empty(vni);
+        changed
+    }
+
+    fn drop_empty(&mut self, vni: Vni) {
+        let empty = |network: &Network| network.vaps.is_empty() && network.vteps.is_empty();
+        if self.get(vni).is_some_and(empty) {
+            self.0.remove(&vni.get());
+        }
+    }
+}
+
+fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) -> Result<(), TableError> {
+    if let Err(at) = list.binary_search(&item) {
+        list.try_reserve(1).map_err(|_| TableError::OutOfMemory)?;
+        list.insert(at, item);
+    }
+    Ok(())
+}
+
+fn remove_sorted<T: Ord>(list: &mut Vec<T>, item: T) -> bool {
+    match list.binary_search(&item) {
+        Ok(at) => {
+            list.remove(at);
+            true
+        }
+        Err(_) => false,
+    }
+}
