@@ -1,2 +1,62 @@
-//! Placeholder until the boot code is in.
-fn main() {}
+//! The image of the NVE appliance: one binary on the bare machine.
+//!
+//! Boots by PVH, reads its configuration from a boot module, brings up memory,
+//! interrupts and NICs, and then polls: see `appliance/kernel` in
+//! docs/architecture.md. One processor; interrupts are open only while it halts.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod arch;
+mod boot;
+mod heap;
+mod report;
+
+use core::fmt::Display;
+
+use arch::power::{self, Exit};
+use arch::{apic::Apic, console, cpu, segments, time, traps};
+use boot::BootInfo;
+use log::{error, info};
+
+/// Called by boot.s with the address of the start information and the time-stamp
+/// counter at entry.
+extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
+    segments::init();
+    traps::init();
+    let clock = time::init(entry_ticks);
+    console::init();
+    info!("sluice {}", env!("CARGO_PKG_VERSION"));
+    if !cpu::is_supported() {
+        give_up(Exit::Processor, "cpu: lacks instructions of x86-64-v2");
+    }
+    info!("cpu: {}", cpu::brand());
+    match clock {
+        Some((source, hertz)) => info!("tsc: {} kHz from {source}", hertz / 1000),
+        None => give_up(Exit::Processor, "tsc: no source for its rate"),
+    }
+    let boot = BootInfo::read(start_info).unwrap_or_else(|why| give_up(Exit::Memory, why));
+    let config = boot
+        .config()
+        .unwrap_or_else(|why| give_up(Exit::Config, why));
+    log::set_max_level(config.log_level);
+    let ram = boot.ram_bytes();
+    boot.into_memory()
+        .unwrap_or_else(|why| give_up(Exit::Memory, why));
+    info!(
+        "memory: {} KiB, {} KiB of it heap",
+        ram >> 10,
+        heap::usage().1 >> 10
+    );
+    let apic = Apic::new();
+    let (mode, timer) = apic.describe();
+    info!("apic: {mode}, timer {timer}");
+    give_up(Exit::Nic, "poll loop: missing");
+}
+
+/// Prints one line and powers off with a status that tells why.
+fn give_up(exit: Exit, why: impl Display) -> ! {
+    error!("{why}");
+    power::off(exit)
+}
