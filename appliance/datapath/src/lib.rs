@@ -46,8 +46,6 @@ pub enum Verdict {
     /// The frame is for the NVE itself (control channel, underlay ARP): hand it
     /// to the host stack.
     Host,
-    /// All copies of the frame went to the [`Sink`]; free its buffer.
-    Done,
     /// Dropped and counted.
     Drop(DropReason),
 }

@@ -1,0 +1,7 @@
+//! The datapath as its caller sees it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod forwarding;
+mod hostile;
+mod rig;
+mod underlay;

@@ -1,0 +1,135 @@
+//! Next hops: probed before traffic, kept while ARP is lost, shared by gateway.
+
+use std::net::Ipv4Addr;
+
+use crate::rig::*;
+use nve_datapath::*;
+use nve_protocol::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn targets(rig: &mut Rig, now: u64) -> Vec<Ipv4Addr> {
+    rig.datapath.tick(Nanos(now), &mut rig.sink);
+    let mut targets: Vec<_> = std::mem::take(&mut rig.sink.sent)
+        .iter()
+        .map(|sent| {
+            assert_eq!(sent.side, Side::Uplink);
+            assert_eq!(sent.bytes[6..12], UPLINK_MAC.0);
+            Ipv4Addr::from(*sent.bytes.last_chunk::<4>().unwrap())
+        })
+        .collect();
+    targets.sort();
+    targets
+}
+
+fn unresolved(gateway: Option<Ipv4Addr>) -> Rig {
+    let uplink = Uplink {
+        mac: UPLINK_MAC,
+        address: VTEP,
+        prefix: 24,
+        gateway,
+        mtu: 1600,
+    };
+    let config = Config {
+        uplink,
+        trunk_mtu: 1500,
+        trunk_checksum: false,
+    };
+    let mut rig = Rig::new();
+    let tables = Tables::new(rig.datapath.tables().capacity());
+    rig.datapath = Datapath::new(config, tables);
+    for second in 0..3 {
+        assert_eq!(
+            targets(&mut rig, second * SECOND),
+            [VTEP],
+            "announces itself"
+        );
+    }
+    rig
+}
+
+#[test]
+fn a_next_hop_is_probed_from_the_commit_on_and_used_once_it_answers() {
+    let mut rig = unresolved(None);
+    rig.put(&[vap(101, RED, 1), fdb(RED, 3, PEER), flood(RED, PEER)]);
+    assert_eq!(targets(&mut rig, 3 * SECOND), [PEER]);
+    assert_eq!(
+        targets(&mut rig, 3 * SECOND + 1),
+        [Ipv4Addr::UNSPECIFIED; 0]
+    );
+    assert_eq!(targets(&mut rig, 4 * SECOND), [PEER]);
+    let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
+    rig.assert_dropped(Side::Trunk, &frame, DropReason::UnderlayUnresolved);
+    rig.resolve(PEER, PEER_MAC);
+    assert_eq!(rig.trunk(&frame).verdict, Verdict::Send(Side::Uplink));
+    assert_eq!(targets(&mut rig, 10 * SECOND), [Ipv4Addr::UNSPECIFIED; 0]);
+}
+
+#[test]
+fn a_silent_next_hop_is_probed_and_kept_and_follows_a_new_address() {
+    let mut rig = unresolved(None);
+    rig.put(&[vap(101, RED, 1), fdb(RED, 3, PEER)]);
+    rig.resolve(PEER, PEER_MAC);
+    let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
+    for minute in 1..5 {
+        assert_eq!(targets(&mut rig, minute * 60 * SECOND), [PEER]);
+        assert_eq!(rig.trunk(&frame).sent[0].bytes[..6], PEER_MAC.0);
+    }
+    rig.resolve(PEER, OTHER_MAC);
+    assert_eq!(rig.trunk(&frame).sent[0].bytes[..6], OTHER_MAC.0);
+}
+
+#[test]
+fn vteps_outside_the_prefix_share_the_gateway() {
+    let gateway = Ipv4Addr::new(192, 0, 2, 1);
+    let mut rig = unresolved(Some(gateway));
+    let far = [
+        Ipv4Addr::new(198, 51, 100, 1),
+        Ipv4Addr::new(198, 51, 100, 2),
+    ];
+    rig.put(&[vap(101, RED, 1), fdb(RED, 3, far[0]), fdb(RED, 4, far[1])]);
+    assert_eq!(targets(&mut rig, 4 * SECOND), [gateway]);
+    rig.resolve(gateway, OTHER_MAC);
+    for (last, vtep) in [(3, far[0]), (4, far[1])] {
+        let frame = untagged(mac(1), mac(last), 60);
+        let sent = rig.trunk(&with_tag(&frame, 101)).sent.remove(0);
+        assert_eq!(sent.bytes[..6], OTHER_MAC.0);
+        assert_eq!(detunnel(&sent).0, vtep);
+    }
+}
+
+#[test]
+fn many_new_vteps_are_probed_in_portions() {
+    let mut rig = unresolved(None);
+    let records: Vec<_> = (20..120)
+        .map(|last| flood(RED, Ipv4Addr::new(192, 0, 2, last)))
+        .collect();
+    rig.put(&records);
+    assert_eq!(targets(&mut rig, 4 * SECOND).len(), 64);
+    assert_eq!(targets(&mut rig, 4 * SECOND + 1).len(), 36);
+}
+
+#[test]
+fn a_resolved_next_hop_survives_a_full_state() {
+    let mut rig = Rig::new();
+    let records = [vap(101, RED, 1), fdb(RED, 3, PEER)];
+    rig.datapath.update(Nanos(1), |tables| {
+        let mut fresh = Tables::new(tables.capacity());
+        for record in &records {
+            fresh.put(record).unwrap();
+        }
+        *tables = fresh;
+    });
+    let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
+    assert_eq!(rig.trunk(&frame).verdict, Verdict::Send(Side::Uplink));
+}
+
+#[test]
+fn strangers_teach_nothing() {
+    let mut rig = Rig::new();
+    rig.resolve(Ipv4Addr::new(192, 0, 2, 77), OTHER_MAC);
+    let group = underlay_arp_reply(PEER, Mac::BROADCAST);
+    rig.uplink(&group);
+    let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
+    assert_eq!(rig.trunk(&frame).sent[0].bytes[..6], PEER_MAC.0);
+}
