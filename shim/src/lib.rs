@@ -5,5 +5,7 @@
 //! compile to the tables of each NVE.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod events;
+pub mod http;
 pub mod model;

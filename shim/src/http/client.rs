@@ -1,0 +1,299 @@
+//! Asks one HTTP server for JSON, with digest authentication if it wants it.
+//!
+//! Every wait has a limit and so has every body that is collected.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::auth::Credentials;
+use crate::auth::digest::{ChallengeError, Signer};
+
+/// For a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an answer's head, and again for its body.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body that is collected, bytes: an inventory of 100,000 VMs fits.
+const LARGEST_BODY: usize = 128 * 1024 * 1024;
+/// Of an error's body, what is looked at, bytes.
+const LARGEST_ERROR: usize = 64 * 1024;
+/// Times that a request is sent: without a challenge, with a nonce that turns out
+/// stale, and with a new one.
+const ATTEMPTS: usize = 3;
+
+/// Why there is no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The configured address cannot be used.
+    #[error("{0:?} is no address of the form http://host:port")]
+    Url(String),
+    /// No connection, or it broke.
+    #[error("{url} cannot be reached: {reason}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The server is silent.
+    #[error("{0} did not answer in time")]
+    Timeout(String),
+    /// The server wants a kind of authentication that we have not.
+    #[error("{url}: {error}")]
+    Challenge {
+        /// The server.
+        url: String,
+        /// What is missing.
+        error: ChallengeError,
+    },
+    /// 401.
+    #[error("{0} refuses the user name or password")]
+    Unauthorized(String),
+    /// Another status than 2xx.
+    #[error("{url}{target} answers {status}: {reason}")]
+    Status {
+        /// The server.
+        url: String,
+        /// Path and query of the request.
+        target: String,
+        /// The answer's status.
+        status: StatusCode,
+        /// What the answer's body says.
+        reason: String,
+    },
+    /// The answer is not what was asked for.
+    #[error("{url}{target} answers what cannot be read: {reason}")]
+    Body {
+        /// The server.
+        url: String,
+        /// Path and query of the request.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Client of one server.
+#[derive(Debug)]
+pub struct Client {
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    /// `http://host:port` and what paths are relative to, without a slash at its end.
+    url: String,
+    signer: Option<Signer>,
+}
+
+impl Client {
+    /// A client of the server at `url`, which makes no connection yet.
+    ///
+    /// # Errors
+    /// When `url` is not of the form `http://host:port`, perhaps with a path.
+    pub fn new(url: &str, credentials: Option<Credentials>) -> Result<Self, ClientError> {
+        let url = url.trim_end_matches('/');
+        let parsed: Option<Uri> = url.parse().ok();
+        let usable = parsed.is_some_and(|uri| {
+            uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none()
+        });
+        if !usable {
+            return Err(ClientError::Url(url.to_owned()));
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_keepalive(Some(ANSWER_TIMEOUT));
+        Ok(Client {
+            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            url: url.to_owned(),
+            signer: credentials.map(Signer::new),
+        })
+    }
+
+    /// The server's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `GET`, and the answer's JSON.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        let response = self
+            .send(&Method::GET, target, HeaderMap::new(), Bytes::new())
+            .await?;
+        let body = self
+            .collect(target, response.into_body(), LARGEST_BODY)
+            .await?;
+        serde_json::from_slice(&body).map_err(|error| self.unreadable(target, error.to_string()))
+    }
+
+    /// `POST` of JSON; the answer's body is not looked at.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn post<T: Serialize>(&self, target: &str, body: &T) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).map_err(|e| self.unreadable(target, e.to_string()))?;
+        let json = HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
+        let response = self
+            .send(&Method::POST, target, headers, Bytes::from(body))
+            .await?;
+        self.collect(target, response.into_body(), LARGEST_ERROR)
+            .await?;
+        Ok(())
+    }
+
+    /// `GET` of a stream of events (`text/event-stream`), from after `last_event_id`
+    /// if that is given. Waiting for its frames is up to the caller.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn stream(
+        &self,
+        target: &str,
+        last_event_id: Option<String>,
+    ) -> Result<Incoming, ClientError> {
+        const EVENT_STREAM: &str = "text/event-stream";
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_str(&id).ok()) {
+            headers.insert(HeaderName::from_static("last-event-id"), id);
+        }
+        let response = self
+            .send(&Method::GET, target, headers, Bytes::new())
+            .await?;
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        match kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM.as_bytes())) {
+            true => Ok(response.into_body()),
+            false => Err(self.unreadable(target, format!("it is not {EVENT_STREAM}"))),
+        }
+    }
+
+    /// Sends until there is an answer other than a challenge.
+    async fn send(
+        &self,
+        method: &Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        for attempt in 1..=ATTEMPTS {
+            let response = self
+                .send_once(method, target, headers.clone(), body.clone())
+                .await?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                return self.successful(target, response).await;
+            }
+            let Some(signer) = &self.signer else { break };
+            let stale =
+                signer
+                    .challenged(response.headers())
+                    .map_err(|error| ClientError::Challenge {
+                        url: self.url.clone(),
+                        error,
+                    })?;
+            if attempt > 1 && !stale {
+                break;
+            }
+        }
+        Err(ClientError::Unauthorized(self.url.clone()))
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = format!("{}{target}", self.url)
+            .parse()
+            .map_err(|_| ClientError::Url(format!("{}{target}", self.url)))?;
+        *request.headers_mut() = headers;
+        let path = request.uri().path_and_query();
+        let path = path.map_or("/", |path| path.as_str());
+        let signed = self.signer.as_ref().and_then(|s| s.sign(method, path));
+        if let Some(signed) = signed {
+            request.headers_mut().insert(header::AUTHORIZATION, signed);
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.http.request(request)).await {
+            Ok(answer) => answer.map_err(|error| self.unreachable(&error)),
+            Err(_) => Err(ClientError::Timeout(self.url.clone())),
+        }
+    }
+
+    async fn successful(
+        &self,
+        target: &str,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self
+            .collect(target, response.into_body(), LARGEST_ERROR)
+            .await;
+        Err(ClientError::Status {
+            url: self.url.clone(),
+            target: target.to_owned(),
+            status,
+            reason: body.map_or_else(|error| error.to_string(), |body| reason_in(&body)),
+        })
+    }
+
+    async fn collect(
+        &self,
+        target: &str,
+        body: Incoming,
+        limit: usize,
+    ) -> Result<Bytes, ClientError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, Limited::new(body, limit).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) => Err(self.unreadable(target, error.to_string())),
+            Err(_) => Err(ClientError::Timeout(self.url.clone())),
+        }
+    }
+
+    fn unreachable(&self, error: &legacy::Error) -> ClientError {
+        // The outermost text is "client error (Connect)"; what helps is the innermost.
+        let mut innermost: &dyn std::error::Error = error;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        ClientError::Unreachable {
+            url: self.url.clone(),
+            reason: innermost.to_string(),
+        }
+    }
+
+    fn unreadable(&self, target: &str, reason: String) -> ClientError {
+        ClientError::Body {
+            url: self.url.clone(),
+            target: target.to_owned(),
+            reason,
+        }
+    }
+}
+
+/// The text of an error body of ours or of Neutron's form, or else the body.
+fn reason_in(body: &[u8]) -> String {
+    const LONGEST: usize = 500;
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = json
+        .get("error")
+        .or_else(|| json.pointer("/NeutronError/message"))
+        .and_then(serde_json::Value::as_str);
+    let text = message.map_or_else(|| String::from_utf8_lossy(body), Into::into);
+    text.chars().take(LONGEST).collect()
+}
