@@ -1,2 +1,82 @@
-#![no_std]
-//! See Cargo.toml.
+//! NICs of the appliance: packet buffers, the [`Nic`] trait and drivers.
+//!
+//! A buffer that came in on one NIC goes out on another without a copy: all NICs
+//! share one [`Pool`]. Nothing is allocated after a driver is made.
+//!
+//! Invariant: a buffer is either in the hands of its owner or of one device,
+//! never both. What a device writes (indices, lengths, offsets, configuration) is
+//! checked before use; what does not hold is counted, and never panics.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod checksum;
+pub mod dma;
+pub mod pci;
+pub mod pool;
+pub mod virtio;
+
+pub use checksum::PartialChecksum;
+pub use dma::DmaMemory;
+pub use pool::{Packet, Pool};
+
+/// Most frames that a driver hands over at once.
+pub const BURST: usize = 32;
+
+/// Frames on their way between a driver and its user.
+pub type Burst = heapless::Vec<Packet, BURST>;
+
+/// What a NIC has done since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Bytes received, without FCS.
+    pub rx_bytes: u64,
+    /// Frames handed to the device.
+    pub tx_packets: u64,
+    /// Bytes handed to the device, without FCS.
+    pub tx_bytes: u64,
+    /// Frames that the device described wrongly, and rings that it broke.
+    pub device_errors: u64,
+}
+
+/// A NIC with one pair of queues, polled by one processor.
+pub trait Nic {
+    /// The station's address.
+    fn mac(&self) -> [u8; 6];
+
+    /// Longest IP packet in bytes that the device announces, if it does.
+    fn mtu(&self) -> Option<u16>;
+
+    /// Whether the device completes checksums of frames that are sent.
+    fn completes_checksums(&self) -> bool;
+
+    /// Whether the link is up. Asks the device: not for every burst.
+    fn link_up(&mut self) -> bool;
+
+    /// Whether the device broke the rules in a way that only a restart mends.
+    /// Such a NIC receives and sends nothing.
+    fn is_broken(&self) -> bool;
+
+    /// Appends the frames that have come in to `burst`, as far as it has room, and
+    /// gives the device fresh buffers.
+    fn receive(&mut self, burst: &mut Burst);
+
+    /// Queues a frame; [`Nic::flush`] sends it. Hands it back if there is no room.
+    fn send(&mut self, packet: Packet) -> Result<(), Packet>;
+
+    /// Sends what was queued, and takes back buffers whose frames are out.
+    fn flush(&mut self);
+
+    /// Lets the device interrupt when frames come in. Returns whether some already
+    /// have, of which no interrupt will tell.
+    #[must_use]
+    fn arm_interrupt(&mut self) -> bool;
+
+    /// Tells the device that no interrupt is needed.
+    fn disarm_interrupt(&mut self);
+
+    /// Counters since start.
+    fn statistics(&self) -> Statistics;
+}

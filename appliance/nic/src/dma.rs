@@ -1,0 +1,54 @@
+//! Memory that devices read and write.
+
+use core::ptr::NonNull;
+
+/// A range of memory with its address as a device sees it. Owned: nobody else
+/// has a reference into it.
+#[derive(Debug)]
+pub struct DmaMemory {
+    base: NonNull<u8>,
+    device: u64,
+    length: usize,
+}
+
+impl DmaMemory {
+    /// Takes over a range.
+    ///
+    /// # Safety
+    /// `length` bytes at `base` are zeroed, aligned to 4096, can be read and
+    /// written for ever, and are used by nobody else; a device that is given
+    /// `device` reaches the same bytes.
+    pub unsafe fn new(base: NonNull<u8>, device: u64, length: usize) -> Self {
+        DmaMemory {
+            base,
+            device,
+            length,
+        }
+    }
+
+    /// Bytes in it.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no byte in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// First byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Address of the first byte as a device sees it.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
+}
+
+/// Sources of memory for devices; a driver asks while it is made.
+pub trait DmaSource {
+    /// At least `length` zeroed bytes, aligned to 4096.
+    fn allocate(&mut self, length: usize) -> Option<DmaMemory>;
+}

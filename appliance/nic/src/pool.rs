@@ -1,0 +1,303 @@
+//! Packet buffers, all made at start.
+//!
+//! A buffer is `[driver's space | headroom | room]`. The driver's space is for
+//! its header and belongs to nobody else, so that a frame whose user took all of
+//! the headroom can still be sent. Dropping a [`Packet`] gives its buffer back.
+//!
+//! Invariants: each index below the pool's count is either in the free list or in
+//! exactly one [`Packet`]; `start + length <= space`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+
+use crate::checksum::PartialChecksum;
+use crate::dma::DmaMemory;
+
+/// Bytes in front of a buffer's headroom for the header of a driver.
+pub(crate) const DRIVER_SPACE: usize = 64;
+
+/// Buffers start on cache lines.
+const ALIGN: usize = 64;
+
+/// Buffers of one size. Made once, lives as long as the machine, and is used by
+/// one processor (it is not `Sync`).
+#[derive(Debug)]
+pub struct Pool {
+    memory: DmaMemory,
+    stride: usize,
+    headroom: u16,
+    space: u16,
+    free: UnsafeCell<Vec<u32>>,
+}
+
+impl Pool {
+    /// Bytes of memory that `count` buffers with this headroom and room take.
+    pub fn bytes(count: usize, headroom: usize, room: usize) -> usize {
+        count * stride(headroom, room)
+    }
+
+    /// Cuts `memory` into buffers in which a received frame has `headroom` bytes
+    /// in front of it and may have `room` bytes. `None` if that is more than 64 KiB
+    /// or not one buffer fits.
+    pub fn new(memory: DmaMemory, headroom: usize, room: usize) -> Option<&'static Pool> {
+        let stride = stride(headroom, room);
+        let space = u16::try_from(stride - DRIVER_SPACE).ok()?;
+        let count = u32::try_from(memory.len() / stride).ok()?;
+        if count == 0 {
+            return None;
+        }
+        Some(Box::leak(Box::new(Pool {
+            memory,
+            stride,
+            headroom: u16::try_from(headroom).ok()?,
+            space,
+            // Low addresses are taken first.
+            free: UnsafeCell::new((0..count).rev().collect()),
+        })))
+    }
+
+    /// An empty frame behind the headroom of a free buffer.
+    #[inline]
+    pub fn take(&'static self) -> Option<Packet> {
+        // SAFETY: the reference ends here, and the pool is used by one processor,
+        // whose interrupts do not touch it.
+        let index = unsafe { &mut *self.free.get() }.pop()?;
+        Some(Packet {
+            pool: self,
+            index,
+            start: self.headroom,
+            length: 0,
+            partial: None,
+        })
+    }
+
+    /// Buffers that are free.
+    pub fn available(&self) -> usize {
+        // SAFETY: as for `take`.
+        unsafe { &*self.free.get() }.len()
+    }
+
+    /// Longest frame that fits behind the headroom.
+    pub fn room(&self) -> usize {
+        usize::from(self.space - self.headroom)
+    }
+
+    fn give_back(&self, index: u32) {
+        // The list was made with a place for every buffer, so this allocates
+        // nothing.
+        // SAFETY: as for `take`.
+        unsafe { &mut *self.free.get() }.push(index);
+    }
+
+    /// Byte `offset` of buffer `index`.
+    fn address(&self, index: u32, offset: usize) -> NonNull<u8> {
+        debug_assert!(offset <= self.stride);
+        // SAFETY: `index` is below the count and `offset` at most the stride, so
+        // this is within the memory or just behind it.
+        unsafe { self.memory.base().add(index as usize * self.stride + offset) }
+    }
+}
+
+const fn stride(headroom: usize, room: usize) -> usize {
+    (DRIVER_SPACE + headroom + room).next_multiple_of(ALIGN)
+}
+
+/// A frame in a buffer of its own.
+#[derive(Debug)]
+pub struct Packet {
+    pool: &'static Pool,
+    index: u32,
+    /// Offset of the frame in the buffer's space, in bytes.
+    start: u16,
+    /// Bytes of the frame.
+    length: u16,
+    partial: Option<PartialChecksum>,
+}
+
+impl Packet {
+    /// The buffer without the driver's space: headroom, frame and what is behind.
+    #[inline]
+    pub fn space_mut(&mut self) -> &mut [u8] {
+        let base = self.pool.address(self.index, DRIVER_SPACE);
+        // SAFETY: the space of this buffer, which this packet alone may use, and
+        // which no device owns while there is a packet outside of a driver.
+        unsafe { core::slice::from_raw_parts_mut(base.as_ptr(), usize::from(self.pool.space)) }
+    }
+
+    /// Bytes in front of the frame.
+    #[inline]
+    pub fn start(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Bytes of the frame.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.length)
+    }
+
+    /// Whether the frame has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        let first = self.pool.address(self.index, DRIVER_SPACE + self.start());
+        // SAFETY: within the space by the invariant; not used by others, as for
+        // `space_mut`.
+        unsafe { core::slice::from_raw_parts(first.as_ptr(), self.len()) }
+    }
+
+    /// The frame's bytes, to be changed in place.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let (start, length) = (self.start(), self.len());
+        self.space_mut()
+            .get_mut(start..start + length)
+            .unwrap_or_default()
+    }
+
+    /// Makes the frame the `length` bytes from `start` of the space. `None`, and no
+    /// change, if that is not inside.
+    #[inline]
+    pub fn set_range(&mut self, start: usize, length: usize) -> Option<()> {
+        if start.checked_add(length)? > usize::from(self.pool.space) {
+            return None;
+        }
+        self.start = start as u16;
+        self.length = length as u16;
+        Some(())
+    }
+
+    /// Lengthens the frame by a copy of `parts`. `None`, and no change, if there
+    /// is no room.
+    pub fn append(&mut self, parts: &[&[u8]]) -> Option<()> {
+        let added: usize = parts.iter().map(|part| part.len()).sum();
+        let start = self.start();
+        let mut at = start + self.len();
+        let length = self.len().checked_add(added)?;
+        if start.checked_add(length)? > usize::from(self.pool.space) {
+            return None;
+        }
+        let space = self.space_mut();
+        for part in parts {
+            space.get_mut(at..at + part.len())?.copy_from_slice(part);
+            at += part.len();
+        }
+        self.set_range(start, length)
+    }
+
+    /// The checksum that is yet to be completed.
+    #[inline]
+    pub fn partial(&self) -> Option<PartialChecksum> {
+        self.partial
+    }
+
+    /// Sets or clears the checksum that is yet to be completed.
+    #[inline]
+    pub fn set_partial(&mut self, partial: Option<PartialChecksum>) {
+        self.partial = partial;
+    }
+
+    /// The `N` bytes in front of the frame, for the header of a driver, and their
+    /// address as a device sees it.
+    #[inline]
+    pub(crate) fn header_mut<const N: usize>(&mut self) -> (&mut [u8; N], u64) {
+        const { assert!(N <= DRIVER_SPACE) };
+        let offset = DRIVER_SPACE + self.start() - N;
+        let first = self.pool.address(self.index, offset);
+        let device = self.pool.memory.device() + (self.index as usize * self.pool.stride + offset) as u64;
+        // SAFETY: in this buffer, since the driver's space has at least N bytes;
+        // not used by others, as for `space_mut`.
+        (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)
+    }
+
+    /// Bytes from the frame's start to the buffer's end.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        usize::from(self.pool.space - self.start)
+    }
+}
+
+impl Drop for Packet {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.give_back(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::fake::leak_memory;
+
+    fn pool(count: usize) -> &'static Pool {
+        Pool::new(leak_memory(Pool::bytes(count, 128, 2000)), 128, 2000).unwrap()
+    }
+
+    #[test]
+    fn each_buffer_is_handed_out_once_and_comes_back() {
+        let pool = pool(8);
+        let mut packets: Vec<Packet> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(packets.len(), 8);
+        for (i, packet) in packets.iter_mut().enumerate() {
+            packet.space_mut().fill(i as u8);
+            let (header, _) = packet.header_mut::<12>();
+            header.fill(i as u8);
+        }
+        for (i, packet) in packets.iter_mut().enumerate() {
+            assert!(packet.space_mut().iter().all(|byte| *byte == i as u8));
+            assert_eq!(packet.space_mut().as_ptr() as usize % ALIGN, 0);
+        }
+        packets.truncate(3);
+        assert_eq!(pool.available(), 5);
+        drop(packets);
+        assert_eq!(pool.available(), 8);
+    }
+
+    #[test]
+    fn a_fresh_packet_has_its_headroom_and_room() {
+        let packet = pool(1).take().unwrap();
+        assert_eq!((packet.start(), packet.len()), (128, 0));
+        assert!(packet.capacity() >= 2000);
+        assert_eq!(packet.partial(), None);
+    }
+
+    #[test]
+    fn a_range_outside_of_the_buffer_is_refused() {
+        let mut packet = pool(1).take().unwrap();
+        let space = packet.space_mut().len();
+        assert_eq!(packet.set_range(0, space), Some(()));
+        assert_eq!(packet.len(), space);
+        for (start, length) in [(0, space + 1), (space, 1), (usize::MAX, 2), (2, usize::MAX)] {
+            assert_eq!(packet.set_range(start, length), None);
+        }
+        assert_eq!(packet.len(), space);
+    }
+
+    #[test]
+    fn appending_keeps_order_and_stops_at_the_end() {
+        let mut packet = pool(1).take().unwrap();
+        packet.append(&[b"ab", b"", b"cde"]).unwrap();
+        assert_eq!(packet.bytes(), b"abcde");
+        let rest = packet.capacity() - 5;
+        assert_eq!(packet.append(&[&vec![0; rest], b"x"]), None);
+        assert_eq!(packet.bytes_mut(), b"abcde");
+        packet.append(&[&vec![0; rest]]).unwrap();
+        assert_eq!(packet.capacity(), packet.len());
+    }
+
+    #[test]
+    fn the_header_of_a_frame_at_the_very_front_is_in_the_buffer() {
+        let mut packet = pool(1).take().unwrap();
+        packet.set_range(0, 60).unwrap();
+        packet.bytes_mut().fill(7);
+        let (header, _) = packet.header_mut::<12>();
+        header.fill(9);
+        assert_eq!(packet.bytes(), [7; 60]);
+    }
+}

@@ -1,0 +1,318 @@
+//! The driver proper.
+
+use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+
+use super::header::{self, HEADER, Received};
+use super::queue::Queue;
+use super::ring::{Layout, Ring};
+use super::{Error, Features, Wiring};
+use crate::dma::DmaSource;
+use crate::pool::{Packet, Pool};
+use crate::{Burst, Nic, Statistics};
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+
+/// Most entries of a queue. Enough for several bursts; more only costs cache.
+const MAX_QUEUE: u16 = 256;
+
+/// Shortest frame: an Ethernet header.
+const MIN_FRAME: usize = 14;
+
+/// Attempts to read a consistent configuration.
+const CONFIG_RETRIES: usize = 16;
+
+/// Offsets in the configuration space (virtio 1.2, 5.1.4), in bytes.
+const CONFIG_MAC: usize = 0;
+const CONFIG_STATUS: usize = 6;
+const CONFIG_MTU: usize = 10;
+
+const LINK_UP: u16 = 1;
+
+/// A virtio network device.
+#[derive(Debug)]
+pub struct VirtioNet<T: Transport> {
+    transport: T,
+    pool: &'static Pool,
+    features: Features,
+    mac: [u8; 6],
+    mtu: Option<u16>,
+    receive: Queue,
+    transmit: Queue,
+    statistics: Statistics,
+}
+
+impl<T: Transport> VirtioNet<T> {
+    const FEATURES: Features = Features::CSUM
+        .union(Features::GUEST_CSUM)
+        .union(Features::MTU)
+        .union(Features::MAC)
+        .union(Features::MRG_RXBUF)
+        .union(Features::STATUS)
+        .union(Features::EVENT_IDX)
+        .union(Features::VERSION_1)
+        .union(Features::ACCESS_PLATFORM);
+
+    /// Starts the device: it gets buffers of `pool` to receive into, rings in
+    /// memory of `memory`, and interrupts by entry `vector` of its table.
+    pub fn new(
+        mut transport: T,
+        wiring: &mut impl Wiring,
+        memory: &mut impl DmaSource,
+        pool: &'static Pool,
+        vector: Option<u16>,
+    ) -> Result<Self, Error> {
+        if transport.device_type() != DeviceType::Network {
+            return Err(Error::NotANic);
+        }
+        let features: Features = transport.begin_init(Self::FEATURES);
+        if !features.contains(Features::VERSION_1)
+            || !transport.get_status().contains(DeviceStatus::FEATURES_OK)
+        {
+            return Err(Error::Features);
+        }
+        let (mac, mtu) = read_config(&transport, features)?;
+        let events = features.contains(Features::EVENT_IDX);
+        let receive = start_queue(&mut transport, wiring, memory, RECEIVE, vector, events)?;
+        let transmit = start_queue(&mut transport, wiring, memory, TRANSMIT, None, events)?;
+        transport.finish_init();
+        let mut nic = VirtioNet {
+            transport,
+            pool,
+            features,
+            mac,
+            mtu,
+            receive,
+            transmit,
+            statistics: Statistics::default(),
+        };
+        nic.refill();
+        Ok(nic)
+    }
+
+    /// Features in use.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Gives the device every free buffer that the receive queue has room for.
+    fn refill(&mut self) {
+        while !self.receive.is_full() {
+            let Some(packet) = self.pool.take() else {
+                break;
+            };
+            let room = packet.capacity();
+            self.receive.post(packet, room, true);
+        }
+        self.receive.publish();
+    }
+
+    /// Takes the next buffer and what the device wrote behind the header.
+    fn take_received(&mut self) -> Option<(Packet, usize)> {
+        let (packet, length) = self.receive.take()?;
+        let written = usize::try_from(length).ok()?.checked_sub(HEADER)?;
+        (written <= packet.capacity()).then_some((packet, written))
+    }
+
+    /// Takes one frame, of which `pending` buffers are there, and says how many it
+    /// was in. A frame that the device described wrongly is dropped.
+    fn take_frame(&mut self, pending: u16) -> (Option<Packet>, u16) {
+        let Some((mut packet, written)) = self.take_received() else {
+            return (None, 1);
+        };
+        let header = Received::parse(packet.header_mut::<HEADER>().0);
+        let buffers = if self.features.contains(Features::MRG_RXBUF) {
+            header.buffers
+        } else {
+            1
+        };
+        if !(1..=pending).contains(&buffers) || packet.set_range(packet.start(), written).is_none() {
+            return (None, 1);
+        }
+        let mut complete = true;
+        for _ in 1..buffers {
+            complete &= self.append_received(&mut packet);
+        }
+        if !complete || header.segmented || packet.len() < MIN_FRAME {
+            return (None, buffers);
+        }
+        if header.partial.is_some_and(|partial| !partial.fits(packet.len())) {
+            return (None, buffers);
+        }
+        packet.set_partial(header.partial);
+        (Some(packet), buffers)
+    }
+
+    /// Copies what the next buffer holds behind `packet`. Buffers but the first
+    /// start with data where the first has its header.
+    fn append_received(&mut self, packet: &mut Packet) -> bool {
+        let Some((mut more, length)) = self.receive.take() else {
+            return false;
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return false;
+        };
+        if length > HEADER + more.capacity() {
+            return false;
+        }
+        let head = *more.header_mut::<HEADER>().0;
+        let behind = length.saturating_sub(HEADER);
+        if more.set_range(more.start(), behind).is_none() {
+            return false;
+        }
+        let head = head.get(..length.min(HEADER)).unwrap_or_default();
+        packet.append(&[head, more.bytes()]).is_some()
+    }
+
+    /// Takes back the buffers of frames that are out.
+    fn reclaim(&mut self) {
+        for _ in 0..self.transmit.pending() {
+            // Dropping the packet frees its buffer.
+            if self.transmit.take().is_none() {
+                break;
+            }
+        }
+    }
+}
+
+impl<T: Transport> Nic for VirtioNet<T> {
+    fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    fn mtu(&self) -> Option<u16> {
+        self.mtu
+    }
+
+    fn completes_checksums(&self) -> bool {
+        self.features.contains(Features::CSUM)
+    }
+
+    fn link_up(&mut self) -> bool {
+        if !self.features.contains(Features::STATUS) {
+            return true;
+        }
+        let status = self.transport.read_config_space::<u16>(CONFIG_STATUS);
+        status.is_ok_and(|status| status & LINK_UP != 0)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.receive.is_broken() || self.transmit.is_broken()
+    }
+
+    fn receive(&mut self, burst: &mut Burst) {
+        let mut pending = self.receive.pending();
+        while pending > 0 && !burst.is_full() && !self.receive.is_broken() {
+            let (frame, buffers) = self.take_frame(pending);
+            pending -= buffers;
+            let Some(frame) = frame else {
+                self.statistics.device_errors += 1;
+                continue;
+            };
+            self.statistics.rx_packets += 1;
+            self.statistics.rx_bytes += frame.len() as u64;
+            // There is room, as the loop's condition says.
+            let _ = burst.push(frame);
+        }
+        self.refill();
+    }
+
+    fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
+        if self.transmit.is_full() {
+            self.reclaim();
+            if self.transmit.is_full() {
+                return Err(packet);
+            }
+        }
+        let mut partial = packet.partial().filter(|partial| partial.fits(packet.len()));
+        if let Some(open) = partial.filter(|_| !self.completes_checksums()) {
+            // It fits, as the filter above says.
+            let _ = open.complete(packet.bytes_mut());
+            partial = None;
+        }
+        let (header, _) = packet.header_mut::<HEADER>();
+        *header = header::emit(partial);
+        let length = packet.len();
+        self.statistics.tx_packets += 1;
+        self.statistics.tx_bytes += length as u64;
+        self.transmit.post(packet, length, false);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.transmit.publish();
+        self.reclaim();
+    }
+
+    fn arm_interrupt(&mut self) -> bool {
+        self.receive.arm()
+    }
+
+    fn disarm_interrupt(&mut self) {
+        self.receive.disarm();
+    }
+
+    fn statistics(&self) -> Statistics {
+        let broken = u64::from(self.receive.is_broken()) + u64::from(self.transmit.is_broken());
+        let mut statistics = self.statistics;
+        statistics.device_errors += broken;
+        statistics
+    }
+}
+
+/// The MAC address, and the MTU if the device announces a possible one.
+fn read_config(
+    transport: &impl Transport,
+    features: Features,
+) -> Result<([u8; 6], Option<u16>), Error> {
+    /// Smallest MTU of IPv4 (RFC 791, section 3.2).
+    const MIN_MTU: u16 = 68;
+
+    if !features.contains(Features::MAC) {
+        return Err(Error::NoMac);
+    }
+    for _ in 0..CONFIG_RETRIES {
+        let generation = transport.read_config_generation();
+        let mac = transport.read_config_space::<[u8; 6]>(CONFIG_MAC);
+        let mtu = match features.contains(Features::MTU) {
+            true => transport.read_config_space::<u16>(CONFIG_MTU).map(Some),
+            false => Ok(None),
+        };
+        if transport.read_config_generation() != generation {
+            continue;
+        }
+        let mac = mac.map_err(|_| Error::Config)?;
+        let mtu = mtu.map_err(|_| Error::Config)?;
+        return Ok((mac, mtu.filter(|mtu| *mtu >= MIN_MTU)));
+    }
+    Err(Error::Config)
+}
+
+fn start_queue(
+    transport: &mut impl Transport,
+    wiring: &mut impl Wiring,
+    memory: &mut impl DmaSource,
+    number: u16,
+    vector: Option<u16>,
+    event_idx: bool,
+) -> Result<Queue, Error> {
+    let most = transport.max_queue_size(number).min(u32::from(MAX_QUEUE));
+    // The largest power of two up to what the device has; a split ring's is one
+    // anyway.
+    let size = match u16::try_from(most) {
+        Ok(0) | Err(_) => return Err(Error::Queue),
+        Ok(most) => 1 << most.ilog2(),
+    };
+    if transport.queue_used(number) {
+        return Err(Error::Queue);
+    }
+    let area = memory.allocate(Layout::new(size).length).ok_or(Error::Memory)?;
+    let ring = Ring::new(area, size, event_idx).ok_or(Error::Memory)?;
+    if !wiring.bind(number, vector) {
+        return Err(Error::Vector);
+    }
+    let doorbell = wiring.doorbell(number).ok_or(Error::Doorbell)?;
+    let [descriptors, driver, device] = ring.device_addresses();
+    transport.queue_set(number, u32::from(size), descriptors, driver, device);
+    Ok(Queue::new(ring, size, doorbell))
+}

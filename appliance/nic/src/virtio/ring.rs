@@ -1,0 +1,379 @@
+//! A split virtqueue whose buffers are one descriptor each (virtio 1.2, 2.7).
+//!
+//! Slot `n` of the user is descriptor `n`, so there are no chains to follow and
+//! no free list in memory that the device can write. The driver never reads back
+//! what it wrote; of what the device writes it reads the used ring and, to save
+//! notifications, the event index.
+//!
+//! Why not `virtio_drivers::queue::VirtQueue`: see docs/virtqueue.md.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering, fence};
+
+use crate::dma::DmaMemory;
+
+/// The device writes the buffer (`VIRTQ_DESC_F_WRITE`).
+const WRITE: u16 = 2;
+
+/// The driver needs no interrupt (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
+const NO_INTERRUPT: u16 = 1;
+
+/// The device needs no notification (`VIRTQ_USED_F_NO_NOTIFY`).
+const NO_NOTIFY: u16 = 1;
+
+#[repr(C)]
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UsedElement {
+    id: u32,
+    length: u32,
+}
+
+/// Offsets of a queue's three parts within its memory, and its length, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) available: usize,
+    pub(crate) used: usize,
+    pub(crate) length: usize,
+}
+
+impl Layout {
+    /// The layout for `size` entries.
+    pub(crate) const fn new(size: u16) -> Layout {
+        let size = size as usize;
+        let available = size * size_of::<Descriptor>();
+        // The driver's part on lines of its own: the device writes the rest.
+        let used = (available + 6 + 2 * size).next_multiple_of(64);
+        let length = used + 6 + size * size_of::<UsedElement>();
+        Layout {
+            available,
+            used,
+            length,
+        }
+    }
+}
+
+/// A buffer that the device has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// What the device says is the slot. Not checked.
+    pub(crate) id: u32,
+    /// How many bytes the device says that it wrote. Not checked.
+    pub(crate) length: u32,
+}
+
+/// The device's index is ahead of what it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadIndex;
+
+/// The driver's end of a virtqueue.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    memory: DmaMemory,
+    layout: Layout,
+    /// Size minus one; the size is a power of two.
+    mask: u16,
+    /// Free-running index of the next available entry.
+    next: u16,
+    /// What the device was last told of `next`.
+    published: u16,
+    /// Free-running index of the next used entry.
+    consumed: u16,
+    event_idx: bool,
+}
+
+impl Ring {
+    /// A ring of `size` entries; `None` unless that is a power of two for which
+    /// `memory` has room.
+    pub(crate) fn new(memory: DmaMemory, size: u16, event_idx: bool) -> Option<Ring> {
+        let layout = Layout::new(size);
+        if !size.is_power_of_two() || memory.len() < layout.length {
+            return None;
+        }
+        let mut ring = Ring {
+            memory,
+            layout,
+            mask: size - 1,
+            next: 0,
+            published: 0,
+            consumed: 0,
+            event_idx,
+        };
+        ring.disarm();
+        Some(ring)
+    }
+
+    /// Addresses of descriptors, available ring and used ring for the device.
+    pub(crate) fn device_addresses(&self) -> [u64; 3] {
+        let base = self.memory.device();
+        [
+            base,
+            base + self.layout.available as u64,
+            base + self.layout.used as u64,
+        ]
+    }
+
+    /// Offers `length` bytes at `address` as `slot`, to be written by the device if
+    /// `writable`. Seen by the device after [`Ring::publish`].
+    ///
+    /// # Safety
+    /// The bytes stay valid, and are not accessed, until the device has returned
+    /// the slot; the slot is below the size and not with the device.
+    #[inline]
+    pub(crate) unsafe fn post(&mut self, slot: u16, address: u64, length: u32, writable: bool) {
+        let descriptor = Descriptor {
+            address,
+            length,
+            flags: if writable { WRITE } else { 0 },
+            next: 0,
+        };
+        let at = usize::from(slot & self.mask);
+        // SAFETY: below the size by the mask, so in the descriptor table; the
+        // device does not read this descriptor before it is published.
+        unsafe {
+            let table = self.memory.base().cast::<Descriptor>();
+            table.add(at).write_volatile(descriptor);
+        }
+        let entry = usize::from(self.next & self.mask);
+        self.available_word(2 + entry).store(slot, Ordering::Relaxed);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// Shows the device what was posted. Returns whether it wants to be notified.
+    #[inline]
+    pub(crate) fn publish(&mut self) -> bool {
+        if self.next == self.published {
+            return false;
+        }
+        // Release: entries and descriptors are visible before the index.
+        self.available_word(1).store(self.next, Ordering::Release);
+        // The device writes its wish, then reads our index; we write the index,
+        // then read its wish. Only a full barrier on both sides orders these.
+        fence(Ordering::SeqCst);
+        let before = core::mem::replace(&mut self.published, self.next);
+        if self.event_idx {
+            let event = self.used_word(self.event_offset()).load(Ordering::Relaxed);
+            crossed(event, self.next, before)
+        } else {
+            self.used_word(0).load(Ordering::Relaxed) & NO_NOTIFY == 0
+        }
+    }
+
+    /// How many buffers the device has used and [`Ring::take`] has not yet taken.
+    #[inline]
+    pub(crate) fn pending(&self) -> Result<u16, BadIndex> {
+        // Acquire: the entries are read after the index that covers them.
+        let index = self.used_word(1).load(Ordering::Acquire);
+        let pending = index.wrapping_sub(self.consumed);
+        let outstanding = self.published.wrapping_sub(self.consumed);
+        if pending > outstanding {
+            return Err(BadIndex);
+        }
+        Ok(pending)
+    }
+
+    /// Takes the next used buffer. Call only as often as [`Ring::pending`] says.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Used {
+        let at = usize::from(self.consumed & self.mask);
+        self.consumed = self.consumed.wrapping_add(1);
+        // SAFETY: in the used ring by the mask; 4-byte aligned as the ring is.
+        let element = unsafe {
+            let ring = self.memory.base().add(self.layout.used + 4);
+            ring.cast::<UsedElement>().add(at).read_volatile()
+        };
+        Used {
+            id: element.id,
+            length: element.length,
+        }
+    }
+
+    /// Asks for an interrupt at the next used buffer. Returns whether there is one
+    /// already, or the device's index is bad; of neither an interrupt tells.
+    pub(crate) fn arm(&mut self) -> bool {
+        if self.event_idx {
+            self.available_word(self.event_offset_of_driver())
+                .store(self.consumed, Ordering::Relaxed);
+        } else {
+            self.available_word(0).store(0, Ordering::Relaxed);
+        }
+        // As in `publish`: our wish is visible before we look at the index.
+        fence(Ordering::SeqCst);
+        self.pending() != Ok(0)
+    }
+
+    /// Says that interrupts are not needed. One may still come.
+    pub(crate) fn disarm(&mut self) {
+        if self.event_idx {
+            // The index that is farthest ahead.
+            self.available_word(self.event_offset_of_driver())
+                .store(self.consumed.wrapping_sub(1), Ordering::Relaxed);
+        } else {
+            self.available_word(0).store(NO_INTERRUPT, Ordering::Relaxed);
+        }
+    }
+
+    /// Word of the used ring in which the device says when to notify it.
+    fn event_offset(&self) -> usize {
+        2 + 4 * (usize::from(self.mask) + 1)
+    }
+
+    /// Word of the available ring in which we say when to interrupt.
+    fn event_offset_of_driver(&self) -> usize {
+        2 + usize::from(self.mask) + 1
+    }
+
+    #[inline]
+    fn available_word(&self, at: usize) -> &AtomicU16 {
+        self.word(self.layout.available, at)
+    }
+
+    #[inline]
+    fn used_word(&self, at: usize) -> &AtomicU16 {
+        self.word(self.layout.used, at)
+    }
+
+    #[inline]
+    fn word(&self, part: usize, at: usize) -> &AtomicU16 {
+        debug_assert!(part + 2 * at + 2 <= self.layout.length);
+        // SAFETY: callers pass offsets below the layout's length, both parts are
+        // aligned to two bytes, and these words are only accessed atomically.
+        unsafe {
+            let first: NonNull<u8> = self.memory.base().add(part);
+            first.cast::<AtomicU16>().add(at).as_ref()
+        }
+    }
+}
+
+/// Whether an index that went from `before` to `after` has passed `event`
+/// (virtio 1.2, 2.7.7.2, in arithmetic that wraps).
+fn crossed(event: u16, after: u16, before: u16) -> bool {
+    after.wrapping_sub(event).wrapping_sub(1) < after.wrapping_sub(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::fake::{DeviceRing, leak_memory};
+
+    fn ring(size: u16, event_idx: bool) -> (Ring, DeviceRing) {
+        let ring = Ring::new(leak_memory(Layout::new(size).length), size, event_idx).unwrap();
+        let device = DeviceRing::new(ring.device_addresses(), size);
+        (ring, device)
+    }
+
+    fn post(ring: &mut Ring, slot: u16) {
+        // SAFETY: the test's device does not touch buffers.
+        unsafe { ring.post(slot, 0x1000, 64, true) };
+    }
+
+    #[test]
+    fn sizes_that_rings_cannot_have_are_refused() {
+        for size in [0, 3, 100] {
+            assert!(Ring::new(leak_memory(65_536), size, true).is_none());
+        }
+        assert!(Ring::new(leak_memory(64), 256, true).is_none());
+    }
+
+    #[test]
+    fn buffers_go_round_for_ever() {
+        let (mut ring, mut device) = ring(4, true);
+        for round in 0..70_000u32 {
+            post(&mut ring, (round % 4) as u16);
+            ring.publish();
+            let slot = device.take().unwrap();
+            assert_eq!(u32::from(slot), round % 4);
+            device.give(u32::from(slot), round);
+            assert_eq!(ring.pending(), Ok(1));
+            assert_eq!(
+                ring.take(),
+                Used {
+                    id: round % 4,
+                    length: round
+                }
+            );
+            assert_eq!(ring.pending(), Ok(0));
+        }
+    }
+
+    #[test]
+    fn an_index_ahead_of_what_was_offered_is_bad() {
+        for event_idx in [false, true] {
+            let (mut ring, mut device) = ring(8, event_idx);
+            post(&mut ring, 0);
+            // Posted but not published: still not the device's.
+            device.set_index(1);
+            assert_eq!(ring.pending(), Err(BadIndex));
+            assert!(ring.arm());
+            ring.publish();
+            assert_eq!(ring.pending(), Ok(1));
+            for index in [2, 9, 0x8000, 0xffff] {
+                device.set_index(index);
+                assert_eq!(ring.pending(), Err(BadIndex), "{index}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_device_is_notified_when_its_event_is_passed() {
+        let (mut ring, device) = ring(4, true);
+        assert!(!ring.publish());
+        for _ in 0..=u16::MAX {
+            device.set_avail_event(ring.next);
+            post(&mut ring, 0);
+            assert!(ring.publish(), "{}", ring.next);
+            device.set_avail_event(ring.next.wrapping_add(1));
+            post(&mut ring, 1);
+            assert!(!ring.publish(), "{}", ring.next);
+            ring.consumed = ring.next;
+        }
+    }
+
+    #[test]
+    fn without_event_index_the_flags_decide() {
+        let (mut ring, device) = ring(4, false);
+        post(&mut ring, 0);
+        assert!(ring.publish());
+        device.set_used_flags(NO_NOTIFY);
+        post(&mut ring, 1);
+        assert!(!ring.publish());
+        assert!(!device.wants_interrupt(0));
+        assert!(!ring.arm());
+        assert!(device.wants_interrupt(0));
+        ring.disarm();
+        assert!(!device.wants_interrupt(0));
+    }
+
+    #[test]
+    fn arming_asks_for_the_next_buffer_and_sees_those_there() {
+        let (mut ring, mut device) = ring(4, true);
+        post(&mut ring, 0);
+        post(&mut ring, 1);
+        ring.publish();
+        assert!(!ring.arm());
+        assert!(device.wants_interrupt_event(0, 1));
+        device.give(0, 0);
+        assert!(ring.arm());
+        ring.take();
+        assert!(!ring.arm());
+        assert!(device.wants_interrupt_event(1, 2));
+        ring.disarm();
+        assert!(!device.wants_interrupt_event(1, 2));
+    }
+
+    #[test]
+    fn crossing_is_right_around_the_wrap() {
+        assert!(crossed(65_535, 0, 65_535));
+        assert!(crossed(65_530, 1, 65_530));
+        assert!(!crossed(5, 5, 4));
+        assert!(crossed(4, 5, 4));
+        assert!(!crossed(3, 5, 4));
+    }
+}
