@@ -1,17 +1,24 @@
 #!/bin/sh
 # Builds the appliance's image: target/image/nve.elf, and nve.debug.elf with the
-# symbols for the addresses of a panic report. Arguments go to cargo, e.g.
-# `--features fault-injection` (written to nve-fault.elf).
+# symbols for the addresses of a panic report.
+#
+#   image/build.sh                            the image
+#   image/build.sh --features fault-injection nve-fault.elf, for tests of reports
+#   image/build.sh clippy                     lints of the bare-metal code
 set -eu
 cd "$(dirname "$0")/.."
 
+export RUSTFLAGS="-C relocation-model=static -C target-cpu=x86-64-v2 -C force-frame-pointers=yes"
+# --target keeps these flags away from build scripts and procedural macros.
+common="-p nve-kernel --bin nve-kernel --profile image --features image --target x86_64-unknown-linux-gnu"
+
+if [ "${1:-}" = clippy ]; then
+    exec cargo clippy --quiet $common -- -D warnings
+fi
+
 name=nve
 case " $* " in *fault-injection*) name=nve-fault ;; esac
-
-# --target keeps these flags away from build scripts and procedural macros.
-RUSTFLAGS="-C relocation-model=static -C target-cpu=x86-64-v2 -C force-frame-pointers=yes" \
-    cargo build --quiet -p nve-kernel --bin nve-kernel --profile image \
-    --features image --target x86_64-unknown-linux-gnu "$@"
+cargo build --quiet $common "$@"
 
 target=${CARGO_TARGET_DIR:-target}
 built=$target/x86_64-unknown-linux-gnu/image/nve-kernel

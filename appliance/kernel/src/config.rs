@@ -72,6 +72,16 @@ pub enum NicSelector {
     Pci(PciAddress),
 }
 
+impl NicSelector {
+    /// Name of the field.
+    fn field(self) -> &'static str {
+        match self {
+            NicSelector::Mac(_) => "mac",
+            NicSelector::Pci(_) => "pci",
+        }
+    }
+}
+
 impl fmt::Display for NicSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -285,6 +295,12 @@ impl Config {
         ];
         let fields = Fields::parse("", names, text)?;
         let object = |raw| Some(raw);
+        let trunk = trunk(fields.required("trunk", "", object)?)?;
+        let uplink = uplink(fields.required("uplink", "", object)?)?;
+        if uplink.nic == trunk {
+            let problem = Problem::Expected("another NIC than the trunk's");
+            return Err(Error::new("uplink", uplink.nic.field(), problem));
+        }
         Ok(Config {
             nve_id: fields.required("nve_id", "a UUID", text_as)?,
             name: fields
@@ -293,8 +309,8 @@ impl Config {
             log_level: fields
                 .optional("log_level", "error, warn, info or debug", level)?
                 .unwrap_or(LevelFilter::Info),
-            trunk: trunk(fields.required("trunk", "", object)?)?,
-            uplink: uplink(fields.required("uplink", "", object)?)?,
+            trunk,
+            uplink,
             shims: fields.required("shims", "1 to 8 addresses like \"192.0.2.1:6653\"", shims)?,
             shim_public_key: fields.required("shim_public_key", KEY_TEXT, key)?,
             private_key: PrivateKey(fields.required("private_key", KEY_TEXT, key)?),

@@ -9,9 +9,11 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod config;
 pub mod json;
 pub mod memory;
+pub mod node;
 pub mod page_table;
 pub mod pvh;
 pub mod tsc;

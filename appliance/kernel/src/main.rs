@@ -10,13 +10,18 @@ extern crate alloc;
 
 mod arch;
 mod boot;
+mod devices;
 mod heap;
 mod report;
+mod run;
 
 use core::fmt::Display;
 
+use arch::apic::Apic;
+use arch::cpu::{self, Entropy};
+use arch::pci::{self, ConfigSpace};
 use arch::power::{self, Exit};
-use arch::{apic::Apic, console, cpu, segments, time, traps};
+use arch::{console, segments, time, traps};
 use boot::BootInfo;
 use log::{error, info};
 
@@ -36,12 +41,18 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
         Some((source, hertz)) => info!("tsc: {} kHz from {source}", hertz / 1000),
         None => give_up(Exit::Processor, "tsc: no source for its rate"),
     }
+    let Some(entropy) = Entropy::find() else {
+        give_up(
+            Exit::Entropy,
+            "entropy: the processor has neither RDSEED nor RDRAND",
+        );
+    };
     let boot = BootInfo::read(start_info).unwrap_or_else(|why| give_up(Exit::Memory, why));
     let config = boot
         .config()
         .unwrap_or_else(|why| give_up(Exit::Config, why));
     log::set_max_level(config.log_level);
-    let ram = boot.ram_bytes();
+    let (ram, ecam) = (boot.ram_bytes(), pci::find_ecam(boot.rsdp()));
     boot.into_memory()
         .unwrap_or_else(|why| give_up(Exit::Memory, why));
     info!(
@@ -49,10 +60,10 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
         ram >> 10,
         heap::usage().1 >> 10
     );
-    let apic = Apic::new();
+    let (space, apic) = (ConfigSpace::new(ecam), Apic::new());
     let (mode, timer) = apic.describe();
-    info!("apic: {mode}, timer {timer}");
-    give_up(Exit::Nic, "poll loop: missing");
+    info!("pci: {}, apic: {mode}, timer: {timer}", space.describe());
+    run::run(&config, space, apic, entropy)
 }
 
 /// Prints one line and powers off with a status that tells why.

@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(mapper.tables.tables.len(), 3);
         assert_eq!(
             mapper.tables.read(3 * PAGE, 5),
-            5 * LARGE | IS_LARGE | Access::Write.bits()
+            (5 * LARGE) | IS_LARGE | Access::Write.bits()
         );
     }
 

@@ -68,7 +68,10 @@ mod tests {
             let field = u16::from_be_bytes([frame[10], frame[11]]);
             frame[10..12].copy_from_slice(&[70, 77]);
             let before = ones_complement_sum(&frame[4..]);
-            assert_eq!(ones_complement_sum(&[before.to_be_bytes(), field.to_be_bytes()].concat()), 0xffff);
+            assert_eq!(
+                ones_complement_sum(&[before.to_be_bytes(), field.to_be_bytes()].concat()),
+                0xffff
+            );
         }
     }
 
@@ -81,6 +84,12 @@ mod tests {
             assert_eq!(partial.complete(&mut frame), None);
         }
         assert_eq!(frame, [1; 20]);
-        assert!(PartialChecksum { start: 18, offset: 0 }.fits(20));
+        assert!(
+            PartialChecksum {
+                start: 18,
+                offset: 0
+            }
+            .fits(20)
+        );
     }
 }

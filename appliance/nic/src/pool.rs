@@ -96,7 +96,11 @@ impl Pool {
         debug_assert!(offset <= self.stride);
         // SAFETY: `index` is below the count and `offset` at most the stride, so
         // this is within the memory or just behind it.
-        unsafe { self.memory.base().add(index as usize * self.stride + offset) }
+        unsafe {
+            self.memory
+                .base()
+                .add(index as usize * self.stride + offset)
+        }
     }
 }
 
@@ -210,7 +214,8 @@ impl Packet {
         const { assert!(N <= DRIVER_SPACE) };
         let offset = DRIVER_SPACE + self.start() - N;
         let first = self.pool.address(self.index, offset);
-        let device = self.pool.memory.device() + (self.index as usize * self.pool.stride + offset) as u64;
+        let device =
+            self.pool.memory.device() + (self.index as usize * self.pool.stride + offset) as u64;
         // SAFETY: in this buffer, since the driver's space has at least N bytes;
         // not used by others, as for `space_mut`.
         (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)

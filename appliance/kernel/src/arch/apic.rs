@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use nve_datapath::Nanos;
 use nve_kernel::memory::Region;
+use nve_nic::pci::Message;
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
@@ -88,11 +89,16 @@ impl Apic {
         }
     }
 
-    /// Destination for message-signalled interrupts to this processor.
-    pub fn id(&self) -> u32 {
-        match self.mode {
+    /// A message that interrupts this processor with `vector` (Intel SDM 3A,
+    /// 12.11). The boot processor's identifier fits its eight bits.
+    pub fn message(&self, vector: u8) -> Message {
+        let id = match self.mode {
             Mode::XApic(_) => self.read(ID) >> 24,
-            Mode::X2Apic => self.read(ID),
+            Mode::X2Apic => self.read(ID) & 0xff,
+        };
+        Message {
+            address: 0xfee0_0000 | u64::from(id) << 12,
+            data: u32::from(vector),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod entry;
 pub mod memory_functions;
 pub mod paging;
+pub mod pci;
 pub mod physical;
 pub mod power;
 pub mod segments;

@@ -161,6 +161,6 @@ pub fn map_device(region: Region) -> bool {
 pub fn is_readable(address: u64) -> bool {
     match SPACE.get().and_then(Mutex::try_lock) {
         Some(space) => !matches!(space.access(address), Access::None | Access::Device),
-        None => address >= PAGE && address < LOW,
+        None => (PAGE..LOW).contains(&address),
     }
 }

@@ -11,6 +11,9 @@ use x86_64::registers::model_specific::Msr;
 
 use super::cpu;
 
+/// A way to the counter's rate in Hz.
+type Source = fn() -> Option<u64>;
+
 static START: AtomicU64 = AtomicU64::new(0);
 static SCALE: Once<Scale> = Once::new();
 
@@ -38,7 +41,7 @@ pub fn ticks_at(time: Nanos) -> u64 {
 /// where the rate is from and what it is in Hz.
 pub fn init(start: u64) -> Option<(&'static str, u64)> {
     START.store(start, Ordering::Relaxed);
-    let sources: [(&str, fn() -> Option<u64>); 4] = [
+    let sources: [(&str, Source); 4] = [
         ("CPUID 0x15", crystal),
         ("CPUID 0x40000010", hypervisor),
         ("kvm-clock", kvm_clock),

@@ -47,7 +47,15 @@ fn a_capability_list_that_does_not_end_is_refused() {
     let bus = FakeBus::default();
     let place = at(0, 1, 0);
     function(&bus, place, 0);
-    bus.set(place, &[(0x04, 1 << 20), (0x34, 0x40), (0x40, 0x5009), (0x50, 0x0011)]);
+    bus.set(
+        place,
+        &[
+            (0x04, 1 << 20),
+            (0x34, 0x40),
+            (0x40, 0x5009),
+            (0x50, 0x0011),
+        ],
+    );
     let list = capabilities(&bus, place).unwrap();
     assert_eq!(list.as_slice(), [(0x40, 0x09), (0x50, 0x11)]);
     bus.set(place, &[(0x50, 0x4011)]);
@@ -80,7 +88,10 @@ fn msix_function(table: u32) -> (FakeBus, FakeRegisters, DeviceFunction) {
 #[test]
 fn the_first_table_entry_gets_the_message() {
     let (mut bus, mut registers, place) = msix_function(0x0801);
-    assert_eq!(enable_msix(&mut bus, place, &mut registers, MESSAGE), Ok(()));
+    assert_eq!(
+        enable_msix(&mut bus, place, &mut registers, MESSAGE),
+        Ok(())
+    );
     assert_eq!(registers.memory[0x100..0x102], [0xfee0_1000, 0x51]);
     assert_eq!(registers.memory[0xff], u64::MAX);
     assert_eq!(registers.memory[0x102], u64::MAX);

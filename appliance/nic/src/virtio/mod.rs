@@ -15,7 +15,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use net::VirtioNet;
+pub use net::{VirtioNet, announced};
 pub use queue::Doorbell;
 
 /// What a transport does beyond `virtio_drivers::transport::Transport`, which

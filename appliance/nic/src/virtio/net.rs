@@ -126,7 +126,8 @@ impl<T: Transport> VirtioNet<T> {
         } else {
             1
         };
-        if !(1..=pending).contains(&buffers) || packet.set_range(packet.start(), written).is_none() {
+        if !(1..=pending).contains(&buffers) || packet.set_range(packet.start(), written).is_none()
+        {
             return (None, 1);
         }
         let mut complete = true;
@@ -136,7 +137,10 @@ impl<T: Transport> VirtioNet<T> {
         if !complete || header.segmented || packet.len() < MIN_FRAME {
             return (None, buffers);
         }
-        if header.partial.is_some_and(|partial| !partial.fits(packet.len())) {
+        if header
+            .partial
+            .is_some_and(|partial| !partial.fits(packet.len()))
+        {
             return (None, buffers);
         }
         packet.set_partial(header.partial);
@@ -224,7 +228,9 @@ impl<T: Transport> Nic for VirtioNet<T> {
                 return Err(packet);
             }
         }
-        let mut partial = packet.partial().filter(|partial| partial.fits(packet.len()));
+        let mut partial = packet
+            .partial()
+            .filter(|partial| partial.fits(packet.len()));
         if let Some(open) = partial.filter(|_| !self.completes_checksums()) {
             // It fits, as the filter above says.
             let _ = open.complete(packet.bytes_mut());
@@ -258,6 +264,13 @@ impl<T: Transport> Nic for VirtioNet<T> {
         statistics.device_errors += broken;
         statistics
     }
+}
+
+/// MAC address, and longest IP packet in bytes if the device says, of a device
+/// that need not be started.
+pub fn announced(transport: &mut impl Transport) -> Result<([u8; 6], Option<u16>), Error> {
+    let features = Features::from_bits_truncate(transport.read_device_features());
+    read_config(transport, features)
 }
 
 /// The MAC address, and the MTU if the device announces a possible one.
@@ -306,7 +319,9 @@ fn start_queue(
     if transport.queue_used(number) {
         return Err(Error::Queue);
     }
-    let area = memory.allocate(Layout::new(size).length).ok_or(Error::Memory)?;
+    let area = memory
+        .allocate(Layout::new(size).length)
+        .ok_or(Error::Memory)?;
     let ring = Ring::new(area, size, event_idx).ok_or(Error::Memory)?;
     if !wiring.bind(number, vector) {
         return Err(Error::Vector);

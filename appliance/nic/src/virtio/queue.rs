@@ -77,7 +77,10 @@ impl Queue {
             *place = Some(packet);
             // SAFETY: the packet, and with it the buffer, stays in its slot, where
             // nobody accesses it, until the device returns the slot.
-            unsafe { self.ring.post(slot, address, (HEADER + length) as u32, writable) };
+            unsafe {
+                self.ring
+                    .post(slot, address, (HEADER + length) as u32, writable)
+            };
         }
     }
 

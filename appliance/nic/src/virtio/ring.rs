@@ -142,7 +142,8 @@ impl Ring {
             table.add(at).write_volatile(descriptor);
         }
         let entry = usize::from(self.next & self.mask);
-        self.available_word(2 + entry).store(slot, Ordering::Relaxed);
+        self.available_word(2 + entry)
+            .store(slot, Ordering::Relaxed);
         self.next = self.next.wrapping_add(1);
     }
 
@@ -216,7 +217,8 @@ impl Ring {
             self.available_word(self.event_offset_of_driver())
                 .store(self.consumed.wrapping_sub(1), Ordering::Relaxed);
         } else {
-            self.available_word(0).store(NO_INTERRUPT, Ordering::Relaxed);
+            self.available_word(0)
+                .store(NO_INTERRUPT, Ordering::Relaxed);
         }
     }
 

@@ -283,10 +283,7 @@ fn partial_checksums_go_to_the_device_or_are_completed() {
         start: 14,
         offset: 2,
     };
-    for features in [
-        Features::all(),
-        Features::all().difference(Features::CSUM),
-    ] {
+    for features in [Features::all(), Features::all().difference(Features::CSUM)] {
         let (mut nic, device, pool) = running(features);
         let mut packet = pool.take().unwrap();
         packet.append(&[&frame(60)]).unwrap();

@@ -1,0 +1,217 @@
+//! Finds the NICs that the configuration names and starts them.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use alloc::alloc::{Layout, alloc_zeroed};
+use log::{info, warn};
+use nve_kernel::config::{NicSelector, PciAddress};
+use nve_kernel::memory::{PAGE, Region};
+use nve_nic::dma::DmaSource;
+use nve_nic::pci::{self, Message, MsixError, Registers};
+use nve_nic::virtio::pci::PciWiring;
+use nve_nic::virtio::{self, Features, VirtioNet};
+use nve_nic::{DmaMemory, Pool};
+use nve_protocol::Mac;
+use virtio_drivers::transport::pci::PciTransport;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
+use virtio_drivers::{BufferDirection, Hal, PhysAddr};
+
+use crate::arch::paging;
+use crate::arch::pci::ConfigSpace;
+
+/// Most NICs that are looked at.
+const MAX_NICS: usize = 16;
+
+/// The NIC driver that the image has.
+pub type Device = VirtioNet<PciTransport>;
+
+/// This machine as drivers see it: memory is at its physical address.
+pub struct Machine;
+
+impl Registers for Machine {
+    fn map(&mut self, address: u64, length: u64) -> Option<NonNull<u8>> {
+        if !paging::map_device(Region::new(address, length)) {
+            return None;
+        }
+        NonNull::new(address as *mut u8)
+    }
+}
+
+impl DmaSource for Machine {
+    fn allocate(&mut self, length: usize) -> Option<DmaMemory> {
+        let layout = Layout::from_size_align(length.max(1), PAGE as usize).ok()?;
+        // SAFETY: the layout has a size.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: fresh, zeroed, aligned, never freed; devices use physical
+        // addresses, which are ours.
+        Some(unsafe { DmaMemory::new(base, base.as_ptr() as u64, length) })
+    }
+}
+
+// SAFETY: memory comes zeroed and aligned from the heap, at its physical address.
+unsafe impl Hal for Machine {
+    fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        let layout = Layout::from_size_align(pages * PAGE as usize, PAGE as usize);
+        // SAFETY: no caller asks for zero pages.
+        let base = layout
+            .ok()
+            .and_then(|layout| NonNull::new(unsafe { alloc_zeroed(layout) }));
+        // Address 0 is how the caller is told that there is none.
+        base.map_or((0, NonNull::dangling()), |base| {
+            (base.as_ptr() as PhysAddr, base)
+        })
+    }
+
+    unsafe fn dma_dealloc(_paddr: PhysAddr, vaddr: NonNull<u8>, pages: usize) -> i32 {
+        let Ok(layout) = Layout::from_size_align(pages * PAGE as usize, PAGE as usize) else {
+            return -1;
+        };
+        // SAFETY: the caller got it from `dma_alloc` with as many pages.
+        unsafe { alloc::alloc::dealloc(vaddr.as_ptr(), layout) };
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(paddr: PhysAddr, _size: usize) -> NonNull<u8> {
+        // `nve_nic::virtio::pci::open` has mapped the range; it never is at zero.
+        NonNull::new(paddr as *mut u8).unwrap_or(NonNull::dangling())
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
+        buffer.cast::<u8>().as_ptr() as PhysAddr
+    }
+
+    unsafe fn unshare(_paddr: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}
+}
+
+/// Why there is no NIC for a role.
+#[derive(Debug)]
+pub enum Error {
+    /// None matches the configuration.
+    NotFound,
+    /// The device that matches cannot be used.
+    Device(virtio::Error),
+    /// The device that matches has no usable MSI-X.
+    Msix(MsixError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotFound => f.write_str("no such virtio NIC"),
+            Error::Device(problem) => problem.fmt(f),
+            Error::Msix(MsixError::Missing) => f.write_str("device without MSI-X"),
+            Error::Msix(MsixError::Table) => f.write_str("MSI-X table out of reach"),
+        }
+    }
+}
+
+/// A virtio NIC that was found and not yet started.
+pub struct Candidate {
+    at: DeviceFunction,
+    transport: PciTransport,
+    wiring: PciWiring,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Longest IP packet in bytes, if it says.
+    pub mtu: Option<u16>,
+}
+
+/// The NICs of the machine that have no role yet.
+pub struct Devices {
+    space: ConfigSpace,
+    candidates: heapless::Vec<Candidate, MAX_NICS>,
+}
+
+impl Devices {
+    /// Looks for NICs and prints what is there.
+    pub fn find(space: ConfigSpace) -> Devices {
+        let mut candidates = heapless::Vec::new();
+        for at in pci::functions(&space) {
+            if !virtio::pci::is_network(&space, at) {
+                continue;
+            }
+            match open(&space, at) {
+                Ok(candidate) => {
+                    info!("nic: {} virtio-net, mac {}", address(at), candidate.mac);
+                    // NICs past the limit are left alone.
+                    let _ = candidates.push(candidate);
+                }
+                Err(problem) => warn!("nic: {} virtio-net: {problem}", address(at)),
+            }
+        }
+        Devices { space, candidates }
+    }
+
+    /// Takes the NIC that `selector` names.
+    pub fn take(&mut self, selector: NicSelector) -> Result<Candidate, Error> {
+        let index = self
+            .candidates
+            .iter()
+            .position(|candidate| candidate.matches(selector))
+            .ok_or(Error::NotFound)?;
+        Ok(self.candidates.swap_remove(index))
+    }
+
+    /// Starts a NIC with buffers of `pool`, interrupting by `message`.
+    pub fn start(
+        &mut self,
+        candidate: Candidate,
+        pool: &'static Pool,
+        message: Message,
+    ) -> Result<Device, Error> {
+        let Candidate {
+            at,
+            transport,
+            mut wiring,
+            ..
+        } = candidate;
+        pci::enable_msix(&mut self.space, at, &mut Machine, message).map_err(Error::Msix)?;
+        let nic = VirtioNet::new(transport, &mut wiring, &mut Machine, pool, Some(0))
+            .map_err(Error::Device)?;
+        info!("nic: {} features {}", address(at), Names(nic.features()));
+        Ok(nic)
+    }
+}
+
+impl Candidate {
+    fn matches(&self, selector: NicSelector) -> bool {
+        match selector {
+            NicSelector::Mac(mac) => self.mac == mac,
+            NicSelector::Pci(wanted) => wanted == address(self.at),
+        }
+    }
+}
+
+/// Features by their names.
+struct Names(Features);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, _)) in self.0.iter_names().enumerate() {
+            let gap = if i == 0 { "" } else { " " };
+            write!(f, "{gap}{name}")?;
+        }
+        Ok(())
+    }
+}
+
+fn open(space: &ConfigSpace, at: DeviceFunction) -> Result<Candidate, virtio::Error> {
+    let (mut transport, wiring) = virtio::pci::open::<Machine, _>(space, at, &mut Machine)?;
+    let (mac, mtu) = virtio::announced(&mut transport)?;
+    Ok(Candidate {
+        at,
+        transport,
+        wiring,
+        mac: Mac(mac),
+        mtu,
+    })
+}
+
+fn address(at: DeviceFunction) -> PciAddress {
+    PciAddress {
+        bus: at.bus,
+        device: at.device,
+        function: at.function,
+    }
+}

@@ -1,0 +1,171 @@
+//! The appliance as a host on the uplink: ARP, ICMP echo and TCP, by smoltcp.
+
+use core::net::Ipv4Addr;
+
+use alloc::vec::Vec;
+use nve_datapath::{Nanos, Side};
+use nve_nic::{Nic, Packet};
+use nve_protocol::Mac;
+use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
+
+use super::Forwarder;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// Between two looks at the stack that nothing asks for, in nanoseconds.
+const IDLE: u64 = 10_000_000_000;
+
+/// The uplink's addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// MAC address of the NIC.
+    pub mac: Mac,
+    /// Address of the VTEP.
+    pub address: Ipv4Addr,
+    /// Length of its prefix in bits.
+    pub prefix: u8,
+    /// Next hop to other subnets.
+    pub gateway: Option<Ipv4Addr>,
+    /// Longest IP packet in bytes.
+    pub mtu: u16,
+    /// Random number for what must not be guessed.
+    pub seed: u64,
+}
+
+/// The host stack.
+pub struct Host {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    mtu: usize,
+}
+
+impl core::fmt::Debug for Host {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Host")
+            .field("mtu", &self.mtu)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// A host with `addresses`, whose frames come from and go to `forwarder`.
+    pub fn new<N: Nic>(addresses: &Addresses, forwarder: &mut Forwarder<N>, now: Nanos) -> Host {
+        let mtu = usize::from(addresses.mtu);
+        let mut config = Config::new(EthernetAddress(addresses.mac.0).into());
+        config.random_seed = addresses.seed;
+        let mut link = Link { forwarder, mtu };
+        let mut interface = Interface::new(config, &mut link, instant(now));
+        interface.update_ip_addrs(|list| {
+            let address = IpCidr::new(IpAddress::Ipv4(addresses.address), addresses.prefix);
+            // The list is empty and has a place.
+            let _ = list.push(address);
+        });
+        if let Some(gateway) = addresses.gateway {
+            // The table is empty and has a place.
+            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
+        }
+        Host {
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            mtu,
+        }
+    }
+
+    /// Handles frames that came in and sends what is due. Returns when to be
+    /// called again if no frame comes.
+    pub fn poll<N: Nic>(&mut self, now: Nanos, forwarder: &mut Forwarder<N>) -> Nanos {
+        let mut link = Link {
+            forwarder,
+            mtu: self.mtu,
+        };
+        let time = instant(now);
+        self.interface.poll(time, &mut link, &mut self.sockets);
+        let delay = self.interface.poll_delay(time, &self.sockets);
+        let delay = delay.map_or(IDLE, |delay| delay.total_micros().saturating_mul(1000));
+        Nanos(now.0.saturating_add(delay.min(IDLE)))
+    }
+}
+
+fn instant(now: Nanos) -> Instant {
+    Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
+}
+
+/// The uplink as smoltcp sees it.
+struct Link<'f, N> {
+    forwarder: &'f mut Forwarder<N>,
+    mtu: usize,
+}
+
+impl<N: Nic> Device for Link<'_, N> {
+    type RxToken<'t>
+        = Received
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Sending<'t, N>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Received, Sending<'_, N>)> {
+        // A frame stays queued until there is a buffer for its answer.
+        let answer = self.forwarder.ports().take()?;
+        let packet = self.forwarder.take_host_frame()?;
+        let forwarder = &mut *self.forwarder;
+        Some((
+            Received(packet),
+            Sending {
+                forwarder,
+                packet: answer,
+            },
+        ))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Sending<'_, N>> {
+        let packet = self.forwarder.ports().take()?;
+        let forwarder = &mut *self.forwarder;
+        Some(Sending { forwarder, packet })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.mtu + ETHERNET;
+        capabilities
+    }
+}
+
+/// A frame that came in.
+struct Received(Packet);
+
+impl smoltcp::phy::RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0.bytes())
+    }
+}
+
+/// A buffer for a frame that goes out.
+struct Sending<'f, N> {
+    forwarder: &'f mut Forwarder<N>,
+    packet: Packet,
+}
+
+impl<N: Nic> smoltcp::phy::TxToken for Sending<'_, N> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, length: usize, f: F) -> R {
+        let start = self.packet.start();
+        self.packet
+            .set_range(start, length)
+            .expect("buffers are made for the MTU");
+        let result = f(self.packet.bytes_mut());
+        // TCP sends again what a full queue refuses.
+        let _ = self
+            .forwarder
+            .ports_mut()
+            .nic(Side::Uplink)
+            .send(self.packet);
+        result
+    }
+}

@@ -1,0 +1,77 @@
+//! Both NICs and the pool that they share.
+
+use nve_datapath::{NoBuffer, PartialChecksum, Side, Sink};
+use nve_nic::{Nic, Packet, Pool, Statistics};
+
+/// Both NICs and the pool that they share.
+#[derive(Debug)]
+pub struct Ports<N> {
+    trunk: N,
+    uplink: N,
+    pool: &'static Pool,
+}
+
+impl<N: Nic> Ports<N> {
+    /// The NICs of an NVE, both with buffers of `pool`.
+    pub fn new(trunk: N, uplink: N, pool: &'static Pool) -> Self {
+        Ports {
+            trunk,
+            uplink,
+            pool,
+        }
+    }
+
+    /// The NIC of a side.
+    #[inline]
+    pub fn nic(&mut self, side: Side) -> &mut N {
+        match side {
+            Side::Trunk => &mut self.trunk,
+            Side::Uplink => &mut self.uplink,
+        }
+    }
+
+    /// Counters of a NIC.
+    pub fn statistics(&self, side: Side) -> Statistics {
+        match side {
+            Side::Trunk => self.trunk.statistics(),
+            Side::Uplink => self.uplink.statistics(),
+        }
+    }
+
+    /// An empty frame.
+    pub fn take(&self) -> Option<Packet> {
+        self.pool.take()
+    }
+
+    /// Sends what is queued on both sides.
+    pub fn flush(&mut self) {
+        self.trunk.flush();
+        self.uplink.flush();
+    }
+}
+
+impl<N: Nic> Sink for Ports<N> {
+    fn emit(
+        &mut self,
+        side: Side,
+        parts: &[&[u8]],
+        partial: Option<PartialChecksum>,
+    ) -> Result<(), NoBuffer> {
+        let mut packet = self.pool.take().ok_or(NoBuffer)?;
+        packet.append(parts).ok_or(NoBuffer)?;
+        packet.set_partial(partial.map(to_nic));
+        self.nic(side).send(packet).map_err(|_| NoBuffer)
+    }
+}
+
+/// The driver's form of a checksum that is to be completed.
+pub(super) fn to_nic(partial: PartialChecksum) -> nve_nic::PartialChecksum {
+    let PartialChecksum { start, offset } = partial;
+    nve_nic::PartialChecksum { start, offset }
+}
+
+/// The datapath's form of a checksum that is to be completed.
+pub(super) fn from_nic(partial: nve_nic::PartialChecksum) -> PartialChecksum {
+    let nve_nic::PartialChecksum { start, offset } = partial;
+    PartialChecksum { start, offset }
+}

@@ -1,0 +1,1 @@
+//! The loop with NICs in memory.
