@@ -40,12 +40,7 @@ impl Registers for Machine {
 
 impl DmaSource for Machine {
     fn allocate(&mut self, length: usize) -> Option<DmaMemory> {
-        let layout = Layout::from_size_align(length.max(1), PAGE as usize).ok()?;
-        // SAFETY: the layout has a size.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        // SAFETY: fresh, zeroed, aligned, never freed; devices use physical
-        // addresses, which are ours.
-        Some(unsafe { DmaMemory::new(base, base.as_ptr() as u64, length) })
+        DmaMemory::from_heap(length)
     }
 }
 

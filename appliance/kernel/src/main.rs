@@ -11,6 +11,8 @@ extern crate alloc;
 mod arch;
 mod boot;
 mod devices;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod heap;
 mod report;
 mod run;

@@ -52,6 +52,8 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
         "ready: {} us from entry to poll loop",
         time::since_boot().0 / 1000
     );
+    #[cfg(feature = "fault-injection")]
+    crate::faults::inject(&config.name);
     poll_for_ever(&mut node, &mut apic)
 }
 

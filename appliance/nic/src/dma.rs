@@ -1,6 +1,10 @@
 //! Memory that devices read and write.
 
+use alloc::alloc::{Layout, alloc_zeroed};
 use core::ptr::NonNull;
+
+/// Devices want their structures on pages of their own.
+const ALIGN: usize = 4096;
 
 /// A range of memory with its address as a device sees it. Owned: nobody else
 /// has a reference into it.
@@ -24,6 +28,16 @@ impl DmaMemory {
             device,
             length,
         }
+    }
+
+    /// `length` zeroed bytes of the heap, never freed, for devices that see memory
+    /// at the addresses that we see it at. `None` if the heap has no room.
+    pub fn from_heap(length: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(length.max(1), ALIGN).ok()?;
+        // SAFETY: the layout has a size.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: fresh, zeroed and aligned memory that is given to nobody else.
+        Some(unsafe { DmaMemory::new(base, base.as_ptr() as u64, length) })
     }
 
     /// Bytes in it.

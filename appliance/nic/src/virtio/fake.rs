@@ -1,6 +1,5 @@
 //! A device in memory, played by a test: honest, or as hostile as the test likes.
 
-use std::alloc::{Layout as Allocation, alloc_zeroed};
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -12,13 +11,9 @@ use super::header::HEADER;
 use super::{Doorbell, Features, Wiring};
 use crate::dma::{DmaMemory, DmaSource};
 
-/// Zeroed memory that is never freed, at the same address for the device.
+/// Memory at the same address for the device.
 pub(crate) fn leak_memory(length: usize) -> DmaMemory {
-    let layout = Allocation::from_size_align(length.max(1), 4096).unwrap();
-    // SAFETY: the layout has a size.
-    let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
-    // SAFETY: fresh memory that is given to nobody else.
-    unsafe { DmaMemory::new(base, base.as_ptr() as u64, length) }
+    DmaMemory::from_heap(length).unwrap()
 }
 
 /// Memory from the host's heap.
@@ -26,7 +21,7 @@ pub(crate) struct HostMemory;
 
 impl DmaSource for HostMemory {
     fn allocate(&mut self, length: usize) -> Option<DmaMemory> {
-        Some(leak_memory(length))
+        DmaMemory::from_heap(length)
     }
 }
 

@@ -1,0 +1,50 @@
+//! Faults on demand, to test what is left on the console. Only in images built
+//! with the feature `fault-injection`, never in one that is shipped.
+
+use core::hint::black_box;
+
+/// Does what a configuration's `name` asks for; other names do nothing.
+pub fn inject(name: &str) {
+    match name {
+        "fault:panic" => panic!("asked for"),
+        "fault:null" => read(0),
+        "fault:text" => write(inject as *const () as u64),
+        "fault:heap" => run(black_box(alloc::vec![0xc3_u8]).as_ptr() as u64),
+        "fault:stack" => {
+            recurse(0);
+        }
+        "fault:opcode" => invalid_opcode(),
+        _ => {}
+    }
+}
+
+fn read(address: u64) {
+    // SAFETY: it is the fault that is wanted.
+    black_box(unsafe { (black_box(address) as *const u8).read_volatile() });
+}
+
+fn write(address: u64) {
+    // SAFETY: it is the fault that is wanted.
+    unsafe { (black_box(address) as *mut u8).write_volatile(0) };
+}
+
+fn run(address: u64) {
+    // SAFETY: it is the fault that is wanted; were the heap executable, this
+    // would be a return.
+    let code: extern "C" fn() = unsafe { core::mem::transmute(black_box(address)) };
+    code();
+}
+
+fn recurse(depth: u64) -> u64 {
+    let mut frame = [depth; 64];
+    black_box(&mut frame);
+    if black_box(depth) == u64::MAX {
+        return 0;
+    }
+    recurse(black_box(depth + 1)) + frame[0]
+}
+
+fn invalid_opcode() {
+    // SAFETY: it is the fault that is wanted.
+    unsafe { core::arch::asm!("ud2") };
+}

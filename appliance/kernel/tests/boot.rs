@@ -1,0 +1,297 @@
+//! Boots the image in QEMU (TCG), without network and without root.
+//!
+//! Ignored unless asked for, since it needs QEMU and both images:
+//! `image/build.sh`, `image/build.sh --features fault-injection`, and
+//! `cargo test -p nve-kernel --test boot -- --ignored`. `SLUICE_IMAGE` names
+//! another image than `target/image/nve.elf`.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a boot may take under TCG on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const GOOD: &str = include_str!("../../../image/example.json");
+
+const NICS: &[&str] = &[
+    "-netdev",
+    "hubport,hubid=1,id=t",
+    "-device",
+    "virtio-net-pci,netdev=t,mac=52:54:00:00:01:01,disable-legacy=on,romfile=",
+    "-netdev",
+    "hubport,hubid=2,id=u",
+    "-device",
+    "virtio-net-pci,netdev=u,mac=52:54:00:00:01:02,host_mtu=1600,disable-legacy=on,romfile=",
+];
+
+/// A running image whose console is being read.
+struct Vm {
+    qemu: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    config: PathBuf,
+}
+
+impl Vm {
+    fn boot(image: &Path, config: &str, arguments: &[&str]) -> Vm {
+        let path = env::temp_dir().join(format!(
+            "nve-boot-{}-{:?}.json",
+            std::process::id(),
+            thread::current().id()
+        ));
+        fs::write(&path, config).expect("the temporary directory can be written");
+        let mut qemu = Command::new("qemu-system-x86_64")
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
+            .args(["-accel", "tcg", "-serial", "stdio"])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
+            .arg("-kernel")
+            .arg(image)
+            .arg("-initrd")
+            .arg(&path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("qemu-system-x86_64 has to be installed");
+        let (sender, lines) = channel();
+        follow(qemu.stdout.take().expect("piped"), "", sender.clone());
+        follow(qemu.stderr.take().expect("piped"), "qemu: ", sender);
+        Vm {
+            qemu,
+            lines,
+            seen: Vec::new(),
+            config: path,
+        }
+    }
+
+    /// The next line of the console; `None` when it has ended.
+    fn next_line(&mut self, end: Instant) -> Option<&str> {
+        let left = end.saturating_duration_since(Instant::now());
+        match self.lines.recv_timeout(left) {
+            Ok(line) => self.seen.push(line),
+            Err(RecvTimeoutError::Timeout) => panic!("not in time: {:#?}", self.seen),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        self.seen.last().map(String::as_str)
+    }
+
+    /// Reads the console up to a line that contains `text`.
+    fn wait_for(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while let Some(line) = self.next_line(end) {
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("ended without {text:?}: {:#?}", self.seen);
+    }
+
+    /// Reads the console to its end; returns the exit status.
+    fn finish(&mut self) -> i32 {
+        let end = Instant::now() + PATIENCE;
+        while self.next_line(end).is_some() {}
+        let status = self.qemu.wait().expect("a child can be waited for");
+        status.code().expect("it was not killed")
+    }
+
+    /// Lines of the console at a level, without time and level.
+    fn at_level(&self, level: &str) -> Vec<&str> {
+        self.seen
+            .iter()
+            .filter_map(|line| line.split_once("] ")?.1.strip_prefix(level))
+            .map(str::trim)
+            .collect()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // Both fail only if there is nothing left to clean up.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+        let _ = fs::remove_file(&self.config);
+    }
+}
+
+/// Sends each line of `output`, behind `prefix`, until it ends.
+fn follow(output: impl Read + Send + 'static, prefix: &'static str, lines: Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if lines.send(format!("{prefix}{line}")).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn image(name: &str) -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target/image")
+        .join(name);
+    let path = match env::var_os("SLUICE_IMAGE") {
+        Some(path) if name == "nve.elf" => PathBuf::from(path),
+        _ => built,
+    };
+    assert!(
+        path.exists(),
+        "{} is missing: see image/README.md",
+        path.display()
+    );
+    path
+}
+
+fn arguments<'a>(machine: &'a str, nics: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["-machine", machine, "-cpu", "max", "-m", "64M"];
+    arguments.extend(nics);
+    arguments
+}
+
+/// Boots with a configuration that has to be refused.
+fn refused(config: &str, nics: &[&str], status: i32, line: &str) {
+    let mut vm = Vm::boot(&image("nve.elf"), config, &arguments("q35", nics));
+    assert_eq!(vm.finish(), status, "{:#?}", vm.seen);
+    assert_eq!(vm.at_level("error"), [line], "{:#?}", vm.seen);
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
+fn a_wrong_configuration_is_named_and_ends_the_boot() {
+    let address = "config: uplink.address: missing";
+    refused(
+        &GOOD.replace("\"address\": \"192.0.2.11/24\",", ""),
+        NICS,
+        33,
+        address,
+    );
+    let unknown = "config: uplink.adress: unknown field";
+    refused(
+        &GOOD.replace("\"address\"", "\"adress\""),
+        NICS,
+        33,
+        unknown,
+    );
+    let key = "config: private_key: expected 64 hexadecimal digits";
+    refused(&GOOD.replace("77076d0a", "77076d0"), NICS, 33, key);
+    let none = "config: no boot module (QEMU: -initrd FILE)";
+    refused("", NICS, 33, none);
+    refused("[1]", NICS, 33, "config: expected a JSON object");
+    let mtu = "config: uplink.mtu: expected at most 1600, the NIC's";
+    refused(
+        &GOOD.replace("\"mtu\": 1600", "\"mtu\": 9000"),
+        NICS,
+        33,
+        mtu,
+    );
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
+fn a_nic_that_is_not_there_is_named_and_ends_the_boot() {
+    let none = "nic: trunk (mac 52:54:00:00:01:01): no such virtio NIC";
+    refused(GOOD, &[], 35, none);
+    let other = GOOD.replace(
+        "\"mac\": \"52:54:00:00:01:02\"",
+        "\"pci\": \"0000:00:1e.0\"",
+    );
+    refused(
+        &other,
+        NICS,
+        35,
+        "nic: uplink (pci 0000:00:1e.0): no such virtio NIC",
+    );
+    let legacy: Vec<String> = NICS
+        .iter()
+        .map(|argument| {
+            argument.replace("disable-legacy=on", "disable-modern=on,disable-legacy=off")
+        })
+        .collect();
+    let legacy: Vec<&str> = legacy.iter().map(String::as_str).collect();
+    refused(GOOD, &legacy, 35, none);
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
+fn without_random_numbers_there_is_no_boot() {
+    let cpu = "max,rdrand=off,rdseed=off";
+    let arguments = [
+        ["-machine", "q35", "-cpu", cpu, "-m", "64M"].as_slice(),
+        NICS,
+    ]
+    .concat();
+    let mut vm = Vm::boot(&image("nve.elf"), GOOD, &arguments);
+    assert_eq!(vm.finish(), 37, "{:#?}", vm.seen);
+    let line = "entropy: the processor has neither RDSEED nor RDRAND";
+    assert_eq!(vm.at_level("error"), [line]);
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
+fn a_good_configuration_reaches_the_poll_loop_on_each_machine() {
+    for machine in ["q35", "pc"] {
+        let mut vm = Vm::boot(&image("nve.elf"), GOOD, &arguments(machine, NICS));
+        vm.wait_for("ready: ");
+        assert!(vm.at_level("error").is_empty(), "{:#?}", vm.seen);
+        let text = vm.seen.join("\n");
+        for part in [
+            "sluice ",
+            "cpu: ",
+            "tsc: ",
+            "memory: ",
+            "52:54:00:00:01:01",
+            "52:54:00:00:01:02",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("77076d0a"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
+fn each_fault_leaves_a_report_and_resets() {
+    for (fault, head) in [
+        ("panic", "panic at "),
+        ("null", "exception 14 (page fault), code 0x0"),
+        ("text", "exception 14 (page fault), code 0x3"),
+        ("heap", "exception 14 (page fault), code 0x11"),
+        ("stack", "exception 14 (page fault), code 0x2"),
+        ("opcode", "exception 6 (invalid opcode), code 0x0"),
+    ] {
+        let config = GOOD.replace("nve-a", &format!("fault:{fault}"));
+        let mut vm = Vm::boot(&image("nve-fault.elf"), &config, &arguments("q35", NICS));
+        assert_eq!(vm.finish(), 0, "{:#?}", vm.seen);
+        let report = vm.at_level("error");
+        assert!(
+            report.first().is_some_and(|line| line.starts_with(head)),
+            "{fault}: {report:#?}"
+        );
+        assert!(
+            report
+                .iter()
+                .any(|line| line.starts_with("rsp ") || line.contains("rsp")),
+            "{report:#?}"
+        );
+        assert!(
+            report
+                .iter()
+                .filter(|line| line.starts_with("trace 0x"))
+                .count()
+                > 0,
+            "{report:#?}"
+        );
+        assert_eq!(report.last(), Some(&"reset"));
+    }
+}
