@@ -38,6 +38,11 @@ pub use types::{Mac, NveId, PortId, Vlan, Vni};
 /// major one; see [`Hello::api_version`].
 pub const API_VERSION: u16 = 1;
 
+/// Most `put` and `delete` of one transaction that is not full; an appliance
+/// refuses more with [`Refusal::OutOfMemory`], and the shim sends a full state
+/// instead.
+pub const MAX_CHANGES: usize = 16_384;
+
 /// The Noise handshake: the appliance initiates, and each end knows the other's
 /// static key before (Noise specification, section 7.5, pattern IK).
 pub const NOISE_PATTERN: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
