@@ -1,0 +1,6 @@
+//! The session against a shim of a few lines, over a simulated link.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod link;
+mod support;
