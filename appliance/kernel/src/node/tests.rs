@@ -1,1 +1,355 @@
 //! The loop with NICs in memory.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use nve_datapath::{Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink};
+use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
+use nve_protocol::{Capacity, Fdb, Flood, Mac, PortId, Record, Vap, Vlan, Vni};
+
+use super::{Addresses, Node, Turn};
+
+const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
+const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
+const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
+const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
+const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+
+const SECOND: u64 = 1_000_000_000;
+
+/// What a NIC in memory holds; the test has the other handle.
+#[derive(Default)]
+struct Wire {
+    incoming: VecDeque<Vec<u8>>,
+    outgoing: Vec<Vec<u8>>,
+    full: bool,
+    broken: bool,
+    armed: bool,
+}
+
+#[derive(Clone, Default)]
+struct FakeNic {
+    wire: Rc<RefCell<Wire>>,
+    pool: Option<&'static Pool>,
+}
+
+impl Nic for FakeNic {
+    fn mac(&self) -> [u8; 6] {
+        NVE.0
+    }
+
+    fn mtu(&self) -> Option<u16> {
+        None
+    }
+
+    fn completes_checksums(&self) -> bool {
+        false
+    }
+
+    fn link_up(&mut self) -> bool {
+        true
+    }
+
+    fn is_broken(&self) -> bool {
+        self.wire.borrow().broken
+    }
+
+    fn receive(&mut self, burst: &mut Burst) {
+        let mut wire = self.wire.borrow_mut();
+        while !burst.is_full() {
+            let Some(frame) = wire.incoming.pop_front() else {
+                return;
+            };
+            let mut packet = self.pool.unwrap().take().unwrap();
+            packet.append(&[&frame]).unwrap();
+            burst.push(packet).unwrap();
+        }
+    }
+
+    fn send(&mut self, packet: Packet) -> Result<(), Packet> {
+        let mut wire = self.wire.borrow_mut();
+        if wire.full {
+            return Err(packet);
+        }
+        wire.outgoing.push(packet.bytes().to_vec());
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn arm_interrupt(&mut self) -> bool {
+        let mut wire = self.wire.borrow_mut();
+        wire.armed = true;
+        !wire.incoming.is_empty()
+    }
+
+    fn disarm_interrupt(&mut self) {
+        self.wire.borrow_mut().armed = false;
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::default()
+    }
+}
+
+struct Bench {
+    node: Node<FakeNic>,
+    trunk: FakeNic,
+    uplink: FakeNic,
+    pool: &'static Pool,
+    now: Nanos,
+}
+
+fn tables() -> Tables {
+    let mut tables = Tables::new(Capacity {
+        vaps: 10,
+        fdb: 10,
+        neighbors: 10,
+        flood: 10,
+    });
+    let vni = Vni::new(5000).unwrap();
+    for record in [
+        Record::Vap(Vap {
+            vlan: Vlan::new(101).unwrap(),
+            port: PortId([7; 16]),
+            vni,
+            mac: VM,
+        }),
+        Record::Fdb(Fdb {
+            vni,
+            mac: REMOTE,
+            vtep: IpAddr::V4(OTHER_VTEP),
+        }),
+        Record::Flood(Flood {
+            vni,
+            vtep: IpAddr::V4(OTHER_VTEP),
+        }),
+    ] {
+        tables.put(&record).unwrap();
+    }
+    tables
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let memory = DmaMemory::from_heap(Pool::bytes(128, HEADROOM, 1700)).unwrap();
+        let pool = Pool::new(memory, HEADROOM, 1700).unwrap();
+        let nic = || FakeNic {
+            pool: Some(pool),
+            ..FakeNic::default()
+        };
+        let (trunk, uplink) = (nic(), nic());
+        let addresses = Addresses {
+            mac: NVE,
+            address: VTEP,
+            prefix: 24,
+            gateway: None,
+            mtu: 1600,
+            seed: 1,
+        };
+        let config = Config {
+            uplink: Uplink {
+                mac: NVE,
+                address: VTEP,
+                prefix: 24,
+                gateway: None,
+                mtu: 1600,
+            },
+            trunk_mtu: 1500,
+            trunk_checksum: false,
+        };
+        let datapath = Datapath::new(config, tables());
+        let node = Node::new(trunk.clone(), uplink.clone(), pool, datapath, addresses);
+        Bench {
+            node,
+            trunk,
+            uplink,
+            pool,
+            now: Nanos(0),
+        }
+    }
+
+    fn receive(&self, side: Side, frame: &[u8]) {
+        let nic = match side {
+            Side::Trunk => &self.trunk,
+            Side::Uplink => &self.uplink,
+        };
+        nic.wire.borrow_mut().incoming.push_back(frame.to_vec());
+    }
+
+    /// Runs until there is nothing to do; returns what was sent on `side`.
+    fn run(&mut self, side: Side) -> Vec<Vec<u8>> {
+        for _ in 0..100 {
+            if self.node.poll(self.now) == Turn::Idle {
+                let nic = match side {
+                    Side::Trunk => &self.trunk,
+                    Side::Uplink => &self.uplink,
+                };
+                return std::mem::take(&mut nic.wire.borrow_mut().outgoing);
+            }
+        }
+        panic!("the node is busy for ever");
+    }
+
+    fn resolve(&mut self) {
+        self.run(Side::Uplink);
+        self.receive(Side::Uplink, &arp(2, PEER, OTHER_VTEP, NVE, VTEP));
+        self.run(Side::Uplink);
+    }
+}
+
+fn arp(operation: u8, from: Mac, from_ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Vec<u8> {
+    let mut frame = [to.0, from.0].concat();
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+    frame.extend(from.0);
+    frame.extend(from_ip.octets());
+    frame.extend(to.0);
+    frame.extend(to_ip.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+fn tagged(to: Mac, from: Mac, vlan: u8) -> Vec<u8> {
+    let mut frame = [to.0, from.0].concat();
+    frame.extend([0x81, 0, 0, vlan, 0x88, 0xb5]);
+    frame.extend((0..100).map(|i| i as u8));
+    frame
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let sum = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)))
+        .sum::<u32>();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+}
+
+fn ping() -> Vec<u8> {
+    let mut icmp = vec![8, 0, 0, 0, 0, 1, 0, 2];
+    icmp.extend([0x55; 32]);
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum);
+    let mut ip = vec![0x45, 0, 0, 60, 0, 0, 0, 0, 64, 1, 0, 0];
+    ip.extend(OTHER_VTEP.octets());
+    ip.extend(VTEP.octets());
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum);
+    [&NVE.0[..], &PEER.0, &[8, 0], &ip, &icmp].concat()
+}
+
+#[test]
+fn a_frame_goes_into_the_tunnel_and_its_buffer_comes_back() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    let free = bench.pool.available();
+    let frame = tagged(REMOTE, VM, 101);
+    bench.receive(Side::Trunk, &frame);
+    let sent = bench.run(Side::Uplink);
+    assert_eq!(sent.len(), 1);
+    let inner = &sent[0][50..];
+    assert_eq!(sent[0][..12], [PEER.0, NVE.0].concat());
+    assert_eq!(inner[..12], frame[..12]);
+    assert_eq!(inner[12..], frame[16..]);
+    assert_eq!(bench.pool.available(), free);
+    // And back: what the other NVE sends comes out with the tag.
+    let mut answer = sent[0].clone();
+    answer[..12].copy_from_slice(&[NVE.0, PEER.0].concat());
+    answer[26..34].copy_from_slice(&[OTHER_VTEP.octets(), VTEP.octets()].concat());
+    answer[24..26].fill(0);
+    let sum = checksum(&answer[14..34]);
+    answer[24..26].copy_from_slice(&sum);
+    answer[50..62].copy_from_slice(&[VM.0, REMOTE.0].concat());
+    bench.receive(Side::Uplink, &answer);
+    let sent = bench.run(Side::Trunk);
+    assert_eq!(sent, [tagged(VM, REMOTE, 101)]);
+    assert_eq!(bench.pool.available(), free);
+}
+
+#[test]
+fn the_node_answers_arp_and_echo() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    bench.receive(
+        Side::Uplink,
+        &arp(1, PEER, OTHER_VTEP, Mac([0xff; 6]), VTEP),
+    );
+    let sent = bench.run(Side::Uplink);
+    assert_eq!(sent.len(), 1);
+    let reply = arp(2, NVE, VTEP, PEER, OTHER_VTEP);
+    assert_eq!(sent[0], reply[..42]);
+    bench.receive(Side::Uplink, &ping());
+    let sent = bench.run(Side::Uplink);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0][34], 0, "an echo reply");
+    assert_eq!(sent[0][42..], [0x55; 32]);
+}
+
+#[test]
+fn frames_for_the_host_cannot_take_all_buffers() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    let free = bench.pool.available();
+    for _ in 0..1000 {
+        bench.receive(Side::Uplink, &ping());
+    }
+    assert_eq!(bench.run(Side::Uplink).len(), 1000);
+    assert_eq!(bench.pool.available(), free);
+}
+
+#[test]
+fn a_full_queue_is_counted() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    let free = bench.pool.available();
+    bench.uplink.wire.borrow_mut().full = true;
+    bench.receive(Side::Trunk, &tagged(REMOTE, VM, 101));
+    bench.run(Side::Uplink);
+    let counters = bench.node.forwarder.datapath().counters();
+    assert_eq!(counters.dropped(DropReason::QueueFull), 1);
+    assert_eq!(bench.pool.available(), free);
+}
+
+#[test]
+fn an_idle_node_says_when_it_has_something_to_do() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    for _ in 0..20 {
+        let next = bench.node.deadline();
+        assert!(
+            next > bench.now && next.0 <= bench.now.0 + SECOND,
+            "{next:?}"
+        );
+        bench.now = next;
+        assert_eq!(bench.node.poll(Nanos(next.0 - 1)), Turn::Idle);
+        bench.run(Side::Uplink);
+    }
+}
+
+#[test]
+fn interrupts_are_armed_on_both_sides_and_frames_are_not_missed() {
+    let mut bench = Bench::new();
+    bench.run(Side::Uplink);
+    assert!(!bench.node.arm_interrupts());
+    assert!(bench.trunk.wire.borrow().armed && bench.uplink.wire.borrow().armed);
+    bench.node.disarm_interrupts();
+    assert!(!bench.trunk.wire.borrow().armed && !bench.uplink.wire.borrow().armed);
+    bench.receive(Side::Trunk, &tagged(REMOTE, VM, 101));
+    assert!(bench.node.arm_interrupts());
+    assert!(
+        bench.uplink.wire.borrow().armed,
+        "both, whatever the first says"
+    );
+}
+
+#[test]
+fn a_broken_nic_is_reported() {
+    let mut bench = Bench::new();
+    bench.run(Side::Uplink);
+    bench.uplink.wire.borrow_mut().broken = true;
+    bench.now = Nanos(2 * SECOND);
+    assert_eq!(bench.node.poll(bench.now), Turn::Broken(Side::Uplink));
+}
