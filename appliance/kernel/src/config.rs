@@ -9,6 +9,7 @@ use core::str::FromStr;
 
 use heapless::{String, Vec};
 use log::LevelFilter;
+use nve_agent::{KEY_LEN, PrivateKey, from_hex};
 use nve_protocol::{Mac, NveId};
 use serde_json_core::de::from_slice;
 
@@ -28,7 +29,7 @@ pub const MIN_MTU: u16 = 1330;
 pub const MAX_MTU: u16 = 9216;
 
 /// Everything that distinguishes one appliance from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Identity towards the shim.
     pub nve_id: NveId,
@@ -43,7 +44,7 @@ pub struct Config {
     /// Where shims listen, in the order in which they are tried.
     pub shims: Vec<SocketAddrV4, MAX_SHIMS>,
     /// Static public key of the shims.
-    pub shim_public_key: [u8; 32],
+    pub shim_public_key: [u8; KEY_LEN],
     /// Static private key of this appliance.
     pub private_key: PrivateKey,
 }
@@ -131,16 +132,6 @@ impl FromStr for PciAddress {
             device,
             function,
         })
-    }
-}
-
-/// A private key, which nothing prints.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKey(pub [u8; 32]);
-
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey(..)")
     }
 }
 
@@ -313,7 +304,7 @@ impl Config {
             uplink,
             shims: fields.required("shims", "1 to 8 addresses like \"192.0.2.1:6653\"", shims)?,
             shim_public_key: fields.required("shim_public_key", KEY_TEXT, key)?,
-            private_key: PrivateKey(fields.required("private_key", KEY_TEXT, key)?),
+            private_key: PrivateKey::new(fields.required("private_key", KEY_TEXT, key)?),
         })
     }
 }
@@ -427,17 +418,9 @@ fn is_host(address: Ipv4Addr) -> bool {
         || address.octets()[0] >= 240)
 }
 
-fn key(raw: &[u8]) -> Option<[u8; 32]> {
-    let digits = text(raw)?.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut key = [0; 32];
-    for (octet, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *octet = hex_octet(*high, *low)?;
-    }
-    (key != [0; 32]).then_some(key)
+fn key(raw: &[u8]) -> Option<[u8; KEY_LEN]> {
+    let key = from_hex(text(raw)?).ok()?;
+    (key != [0; KEY_LEN]).then_some(key)
 }
 
 fn hex_octet(high: u8, low: u8) -> Option<u8> {

@@ -1,12 +1,15 @@
 //! From the configuration to a running node, and its loop for ever.
 
+use core::num::NonZeroU8;
+
 use log::{error, info};
+use nve_agent::{NoEntropy, SessionConfig};
 use nve_datapath::{Config as DatapathConfig, Datapath, HEADROOM, Tables, Uplink};
-use nve_kernel::config::Config;
-use nve_kernel::node::{Addresses, Node, Turn};
+use nve_kernel::config::{Config, NicSelector};
+use nve_kernel::node::{Addresses, Node, Parts, Platform, Turn};
 use nve_nic::dma::DmaSource;
 use nve_nic::{Nic, Pool};
-use nve_protocol::Capacity;
+use nve_protocol::{Capacity, Mac};
 
 use crate::arch::apic::Apic;
 use crate::arch::cpu::Entropy;
@@ -47,17 +50,37 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
     let uplink = start(&mut devices, "uplink", uplink, DEVICE_VECTOR + 1);
     let addresses = addresses(config, &uplink, uplink_mtu, entropy);
     let datapath = make_datapath(&addresses, trunk_mtu, trunk.completes_checksums());
-    let mut node = Node::new(trunk, uplink, pool, datapath, addresses);
-    info!(
-        "ready: {} us from entry to poll loop",
-        time::since_boot().0 / 1000
-    );
+    let boot_us = time::since_boot().0 / 1000;
+    let mut node = Node::new(Parts {
+        trunk,
+        uplink,
+        pool,
+        session: session(config, datapath.tables().capacity(), boot_us),
+        datapath,
+        addresses,
+        shims: config.shims.clone(),
+        entropy: Source(entropy),
+        platform: Platform {
+            clock: time::since_boot,
+            heap: heap::usage,
+        },
+    });
+    info!("ready: {boot_us} us from entry to poll loop");
     #[cfg(feature = "fault-injection")]
     crate::faults::inject(&config.name);
     poll_for_ever(&mut node, &mut apic)
 }
 
-fn poll_for_ever(node: &mut Node<Device>, apic: &mut Apic) -> ! {
+/// The processor's random numbers for the control session.
+struct Source(Entropy);
+
+impl nve_agent::Entropy for Source {
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), NoEntropy> {
+        self.0.fill(out).then_some(()).ok_or(NoEntropy)
+    }
+}
+
+fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic) -> ! {
     let mut last_busy = time::since_boot();
     loop {
         let now = time::since_boot();
@@ -79,7 +102,7 @@ fn poll_for_ever(node: &mut Node<Device>, apic: &mut Apic) -> ! {
     }
 }
 
-fn take(devices: &mut Devices, role: &str, selector: nve_kernel::config::NicSelector) -> Candidate {
+fn take(devices: &mut Devices, role: &str, selector: NicSelector) -> Candidate {
     devices
         .take(selector)
         .unwrap_or_else(|why| give_up(Exit::Nic, format_args!("nic: {role} ({selector}): {why}")))
@@ -119,12 +142,26 @@ fn addresses(config: &Config, uplink: &Device, mtu: u16, entropy: Entropy) -> Ad
         give_up(Exit::Entropy, "entropy: the generator gives nothing");
     }
     Addresses {
-        mac: nve_protocol::Mac(uplink.mac()),
+        mac: Mac(uplink.mac()),
         address: config.uplink.address,
         prefix: config.uplink.prefix,
         gateway: config.uplink.gateway,
         mtu,
         seed: u64::from_le_bytes(seed),
+    }
+}
+
+fn session(config: &Config, capacity: Capacity, boot_us: u64) -> SessionConfig {
+    let shims = u8::try_from(config.shims.len()).unwrap_or(u8::MAX);
+    SessionConfig {
+        nve: config.nve_id,
+        // A version that is too long for the message is left out of it.
+        version: env!("CARGO_PKG_VERSION").try_into().unwrap_or_default(),
+        private_key: config.private_key.clone(),
+        shim_public_key: config.shim_public_key,
+        capacity,
+        boot_us,
+        shim_count: NonZeroU8::new(shims).unwrap_or(NonZeroU8::MIN),
     }
 }
 

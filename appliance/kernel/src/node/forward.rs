@@ -1,7 +1,9 @@
 //! Bursts from a NIC through the datapath to where its verdicts say.
 
 use heapless::{Deque, Vec};
-use nve_datapath::{BURST, Datapath, DropReason, Frame, Nanos, PartialChecksum, Side, Verdict};
+use nve_datapath::{
+    BURST, Datapath, DropReason, Frame, Nanos, PartialChecksum, Side, Tables, Verdict,
+};
 use nve_nic::{Burst, Nic, Packet};
 
 use super::ports::{Ports, from_nic, to_nic};
@@ -45,14 +47,14 @@ impl<N: Nic> Forwarder<N> {
         &mut self.ports
     }
 
-    /// The datapath.
-    pub fn datapath(&self) -> &Datapath {
-        &self.datapath
+    /// The tables in force.
+    pub fn tables(&self) -> &Tables {
+        self.datapath.tables()
     }
 
-    /// The datapath.
-    pub fn datapath_mut(&mut self) -> &mut Datapath {
-        &mut self.datapath
+    /// The NICs and the datapath, apart.
+    pub fn parts(&mut self) -> (&Ports<N>, &mut Datapath) {
+        (&self.ports, &mut self.datapath)
     }
 
     /// Whether frames wait for the host stack.

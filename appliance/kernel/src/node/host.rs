@@ -1,20 +1,31 @@
 //! The appliance as a host on the uplink: ARP, ICMP echo and TCP, by smoltcp.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, SocketAddrV4};
 
+use alloc::vec;
 use alloc::vec::Vec;
 use nve_datapath::{Nanos, Side};
 use nve_nic::{Nic, Packet};
 use nve_protocol::Mac;
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
-use smoltcp::time::Instant;
+use smoltcp::socket::tcp::{ConnectError, Socket, SocketBuffer};
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
 use super::Forwarder;
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
+
+/// Bytes of the control connection that may wait to be read: several frames.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Bytes of the control connection that may wait to be acknowledged.
+const SEND_BUFFER: usize = 32 * 1024;
+
+/// How long the control connection's data may stay unacknowledged.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two looks at the stack that nothing asks for, in nanoseconds.
 const IDLE: u64 = 10_000_000_000;
@@ -36,10 +47,11 @@ pub struct Addresses {
     pub seed: u64,
 }
 
-/// The host stack.
+/// The host stack, with one TCP socket for the control session.
 pub struct Host {
     interface: Interface,
     sockets: SocketSet<'static>,
+    control: SocketHandle,
     mtu: usize,
 }
 
@@ -68,11 +80,25 @@ impl Host {
             // The table is empty and has a place.
             let _ = interface.routes_mut().add_default_ipv4_route(gateway);
         }
+        let mut sockets = SocketSet::new(Vec::new());
+        let control = sockets.add(control_socket());
         Host {
             interface,
-            sockets: SocketSet::new(Vec::new()),
+            sockets,
+            control,
             mtu,
         }
+    }
+
+    /// The control session's socket.
+    pub fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.control)
+    }
+
+    /// Opens the control session's connection from `port`.
+    pub fn connect(&mut self, to: SocketAddrV4, port: u16) -> Result<(), ConnectError> {
+        let socket = self.sockets.get_mut::<Socket<'_>>(self.control);
+        socket.connect(self.interface.context(), (*to.ip(), to.port()), port)
     }
 
     /// Handles frames that came in and sends what is due. Returns when to be
@@ -88,6 +114,17 @@ impl Host {
         let delay = delay.map_or(IDLE, |delay| delay.total_micros().saturating_mul(1000));
         Nanos(now.0.saturating_add(delay.min(IDLE)))
     }
+}
+
+fn control_socket() -> Socket<'static> {
+    let receive = SocketBuffer::new(vec![0; RECEIVE_BUFFER]);
+    let send = SocketBuffer::new(vec![0; SEND_BUFFER]);
+    let mut socket = Socket::new(receive, send);
+    socket.set_timeout(Some(TIMEOUT));
+    // Answers are small and awaited: they go out at once.
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    socket
 }
 
 fn instant(now: Nanos) -> Instant {

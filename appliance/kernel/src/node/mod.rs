@@ -5,32 +5,78 @@
 //! Time is an argument and NICs are a trait, so a test runs it with frames in
 //! memory. Nothing here is per packet but a few moves of a buffer's handle.
 
+mod control;
 mod forward;
 mod host;
 mod ports;
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
 mod tests;
 
-use nve_datapath::{Datapath, Nanos, Side};
-use nve_nic::{Nic, Pool, Statistics};
+use core::net::SocketAddrV4;
 
-pub use forward::Forwarder;
-pub use host::{Addresses, Host};
-pub use ports::Ports;
+use nve_agent::{Entropy, SessionConfig};
+use nve_datapath::{Datapath, Nanos, Side, Tables};
+use nve_nic::{Nic, Pool, Statistics};
+use nve_protocol::{NicStats, Stats};
+
+use crate::config::MAX_SHIMS;
+use control::Control;
+use forward::Forwarder;
+pub use host::Addresses;
+use host::Host;
+use ports::Ports;
 
 /// Between two looks at links and rings, in nanoseconds.
 const HOUSEKEEPING: u64 = 1_000_000_000;
 
+/// Time since boot.
+pub type Clock = fn() -> Nanos;
+
+/// What the node asks of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Platform {
+    /// Time since boot.
+    pub clock: Clock,
+    /// Bytes of heap in use, and in all.
+    pub heap: fn() -> (u64, u64),
+}
+
+/// What a node is made of.
+pub struct Parts<N, E> {
+    /// The NIC on the vSwitch's trunk.
+    pub trunk: N,
+    /// The NIC towards other VTEPs.
+    pub uplink: N,
+    /// Buffers of both.
+    pub pool: &'static Pool,
+    /// Forwards frames.
+    pub datapath: Datapath,
+    /// Addresses of the uplink.
+    pub addresses: Addresses,
+    /// Identity and keys for the control session.
+    pub session: SessionConfig,
+    /// Where shims listen; as many as the session was told.
+    pub shims: heapless::Vec<SocketAddrV4, MAX_SHIMS>,
+    /// Random numbers for the control session.
+    pub entropy: E,
+    /// The machine.
+    pub platform: Platform,
+}
+
 /// An NVE with both its NICs.
-#[derive(Debug)]
-pub struct Node<N: Nic> {
+pub struct Node<N: Nic, E> {
     forwarder: Forwarder<N>,
     host: Host,
+    control: Control<E>,
+    platform: Platform,
     /// When something other than a frame needs attention.
     due: Nanos,
     housekeeping: Nanos,
     links: [bool; 2],
+    load: Load,
 }
 
 /// What happened in a turn of the loop.
@@ -44,23 +90,33 @@ pub enum Turn {
     Broken(Side),
 }
 
-impl<N: Nic> Node<N> {
-    /// An NVE that forwards by `datapath` and is reachable by `addresses`.
-    pub fn new(
-        trunk: N,
-        uplink: N,
-        pool: &'static Pool,
-        datapath: Datapath,
-        addresses: Addresses,
-    ) -> Node<N> {
-        let mut forwarder = Forwarder::new(Ports::new(trunk, uplink, pool), datapath);
-        let host = Host::new(&addresses, &mut forwarder, Nanos(0));
+impl<N: Nic, E: Entropy> Node<N, E> {
+    /// An NVE of these parts.
+    pub fn new(parts: Parts<N, E>) -> Self {
+        let Parts {
+            addresses,
+            platform,
+            ..
+        } = parts;
+        let ports = Ports::new(parts.trunk, parts.uplink, parts.pool);
+        let mut forwarder = Forwarder::new(ports, parts.datapath);
+        let host = Host::new(&addresses, &mut forwarder, (platform.clock)());
+        let control = Control::new(
+            parts.session,
+            parts.entropy,
+            parts.shims,
+            addresses.seed,
+            platform.clock,
+        );
         Node {
             forwarder,
             host,
+            control,
+            platform,
             due: Nanos(0),
             housekeeping: Nanos(0),
             links: [true; 2],
+            load: Load::default(),
         }
     }
 
@@ -80,6 +136,7 @@ impl<N: Nic> Node<N> {
                 }
             }
         }
+        self.load.note(now, busy);
         if busy { Turn::Busy } else { Turn::Idle }
     }
 
@@ -99,17 +156,89 @@ impl<N: Nic> Node<N> {
         self.forwarder.disarm_interrupts();
     }
 
-    /// Counters of a NIC.
-    pub fn statistics(&self, side: Side) -> Statistics {
-        self.forwarder.ports().statistics(side)
+    /// The tables in force.
+    pub fn tables(&self) -> &Tables {
+        self.forwarder.tables()
     }
 
-    /// Host stack and timers.
+    /// Host stack, control session and the datapath's timers.
     fn serve(&mut self, now: Nanos) {
+        self.host.poll(now, &mut self.forwarder);
+        let (ports, datapath) = self.forwarder.parts();
+        let (load, heap) = (self.load.busy, (self.platform.heap)());
+        let statistics = [
+            ports.statistics(Side::Trunk),
+            ports.statistics(Side::Uplink),
+        ];
+        let control = self
+            .control
+            .drive(now, &mut self.host, datapath, |datapath| {
+                stats(now, datapath, statistics, load, heap)
+            });
+        // What the session wrote goes out now.
         let host = self.host.poll(now, &mut self.forwarder);
-        let datapath = self.forwarder.tick(now);
+        let tick = self.forwarder.tick(now);
         self.forwarder.flush();
-        self.due = host.min(datapath);
+        self.due = control.min(host).min(tick);
+    }
+}
+
+/// How long the loop had something to do, from the times of its turns.
+#[derive(Debug, Default)]
+struct Load {
+    busy: u64,
+    last: Nanos,
+    was_busy: bool,
+}
+
+impl Load {
+    /// A turn that began at `now` is over.
+    fn note(&mut self, now: Nanos, busy: bool) {
+        if self.was_busy {
+            self.busy += now.0.saturating_sub(self.last.0);
+        }
+        self.last = now;
+        self.was_busy = busy;
+    }
+}
+
+fn stats(
+    now: Nanos,
+    datapath: &Datapath,
+    [trunk, uplink]: [Statistics; 2],
+    busy: u64,
+    (heap_used, heap_size): (u64, u64),
+) -> Stats {
+    let counters = datapath.counters();
+    Stats {
+        uptime_ms: now.0 / 1_000_000,
+        // The session knows it.
+        generation: 0,
+        tables: datapath.tables().sizes(),
+        trunk: nic_stats(trunk),
+        uplink: nic_stats(uplink),
+        arp_replies: counters.arp_replies,
+        drops: counters.drops,
+        busy_us: busy / 1000,
+        heap_used,
+        heap_size,
+    }
+}
+
+fn nic_stats(statistics: Statistics) -> NicStats {
+    let Statistics {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        device_errors,
+    } = statistics;
+    NicStats {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        device_errors,
     }
 }
 

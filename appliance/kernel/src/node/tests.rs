@@ -1,38 +1,48 @@
 //! The loop with NICs in memory.
 
-use core::net::{IpAddr, Ipv4Addr};
-use std::cell::RefCell;
+use core::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use core::num::NonZeroU8;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use nve_agent::{Entropy, NoEntropy, PrivateKey, SessionConfig};
 use nve_datapath::{Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink};
 use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
-use nve_protocol::{Capacity, Fdb, Flood, Mac, PortId, Record, Vap, Vlan, Vni};
+use nve_protocol::{Capacity, Fdb, Flood, Mac, NveId, PortId, Record, Vap, Vlan, Vni};
 
-use super::{Addresses, Node, Turn};
+use super::{Addresses, Node, Parts, Platform, Turn};
 
-const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
-const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
+pub(super) const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
+pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
 const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
 const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
-const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
-const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+pub(super) const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+pub(super) const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+
+/// Static key of the shim.
+pub(super) const SHIM_KEY: [u8; 32] = [4; 32];
 
 const SECOND: u64 = 1_000_000_000;
 
+thread_local! {
+    /// Time of the test's machine.
+    pub(super) static NOW: Cell<Nanos> = const { Cell::new(Nanos(0)) };
+}
+
 /// What a NIC in memory holds; the test has the other handle.
 #[derive(Default)]
-struct Wire {
-    incoming: VecDeque<Vec<u8>>,
-    outgoing: Vec<Vec<u8>>,
+pub(super) struct Wire {
+    pub(super) incoming: VecDeque<Vec<u8>>,
+    pub(super) outgoing: Vec<Vec<u8>>,
     full: bool,
     broken: bool,
     armed: bool,
 }
 
 #[derive(Clone, Default)]
-struct FakeNic {
-    wire: Rc<RefCell<Wire>>,
+pub(super) struct FakeNic {
+    pub(super) wire: Rc<RefCell<Wire>>,
     pool: Option<&'static Pool>,
 }
 
@@ -95,12 +105,25 @@ impl Nic for FakeNic {
     }
 }
 
-struct Bench {
-    node: Node<FakeNic>,
+/// Numbers that are anything but random.
+pub(super) struct Counting(u8);
+
+impl Entropy for Counting {
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), NoEntropy> {
+        for byte in out {
+            self.0 = self.0.wrapping_add(1);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) node: Node<FakeNic, Counting>,
     trunk: FakeNic,
-    uplink: FakeNic,
-    pool: &'static Pool,
-    now: Nanos,
+    pub(super) uplink: FakeNic,
+    pub(super) pool: &'static Pool,
+    pub(super) now: Nanos,
 }
 
 fn tables() -> Tables {
@@ -133,8 +156,20 @@ fn tables() -> Tables {
     tables
 }
 
+fn session(capacity: Capacity) -> SessionConfig {
+    SessionConfig {
+        nve: NveId([9; 16]),
+        version: "1".try_into().unwrap(),
+        private_key: PrivateKey::new([3; 32]),
+        shim_public_key: PrivateKey::new(SHIM_KEY).public(),
+        capacity,
+        boot_us: 5,
+        shim_count: NonZeroU8::MIN,
+    }
+}
+
 impl Bench {
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let memory = DmaMemory::from_heap(Pool::bytes(128, HEADROOM, 1700)).unwrap();
         let pool = Pool::new(memory, HEADROOM, 1700).unwrap();
         let nic = || FakeNic {
@@ -162,7 +197,20 @@ impl Bench {
             trunk_checksum: false,
         };
         let datapath = Datapath::new(config, tables());
-        let node = Node::new(trunk.clone(), uplink.clone(), pool, datapath, addresses);
+        let node = Node::new(Parts {
+            trunk: trunk.clone(),
+            uplink: uplink.clone(),
+            pool,
+            session: session(datapath.tables().capacity()),
+            datapath,
+            addresses,
+            shims: [SocketAddrV4::new(OTHER_VTEP, 6653)].into_iter().collect(),
+            entropy: Counting(0),
+            platform: Platform {
+                clock: || NOW.get(),
+                heap: || (1, 2),
+            },
+        });
         Bench {
             node,
             trunk,
@@ -181,7 +229,7 @@ impl Bench {
     }
 
     /// Runs until there is nothing to do; returns what was sent on `side`.
-    fn run(&mut self, side: Side) -> Vec<Vec<u8>> {
+    pub(super) fn run(&mut self, side: Side) -> Vec<Vec<u8>> {
         for _ in 0..100 {
             if self.node.poll(self.now) == Turn::Idle {
                 let nic = match side {
@@ -308,7 +356,7 @@ fn a_full_queue_is_counted() {
     bench.uplink.wire.borrow_mut().full = true;
     bench.receive(Side::Trunk, &tagged(REMOTE, VM, 101));
     bench.run(Side::Uplink);
-    let counters = bench.node.forwarder.datapath().counters();
+    let counters = bench.node.forwarder.parts().1.counters();
     assert_eq!(counters.dropped(DropReason::QueueFull), 1);
     assert_eq!(bench.pool.available(), free);
 }

@@ -1,0 +1,186 @@
+//! The control session on a TCP connection of the host stack.
+
+use core::net::SocketAddrV4;
+
+use heapless::Vec;
+use log::{debug, info, warn};
+use nve_agent::{Action, Entropy, Phase, Session, SessionConfig};
+use nve_datapath::{Datapath, Nanos, Tables};
+use nve_protocol::Stats;
+use smoltcp::socket::tcp::{Socket, State};
+
+use super::Clock;
+use super::host::Host;
+use crate::config::MAX_SHIMS;
+
+/// First port of the range for outgoing connections (RFC 6335, section 6), and
+/// how many there are.
+const PORTS: (u16, u16) = (49_152, 16_384);
+
+/// Most things done before frames have their turn again.
+const STEPS: usize = 8;
+
+/// Where the connection stands, as the session was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Closed,
+    Opening,
+    Open,
+}
+
+/// The control session with its connection.
+pub struct Control<E> {
+    session: Session<Tables, E>,
+    shims: Vec<SocketAddrV4, MAX_SHIMS>,
+    shim: Option<SocketAddrV4>,
+    link: Link,
+    phase: Phase,
+    /// Counts connections, so that each has a port of its own.
+    dialed: u16,
+    clock: Clock,
+}
+
+impl<E: Entropy> Control<E> {
+    /// A session with one of `shims`; `seed` is where its ports start.
+    pub fn new(
+        config: SessionConfig,
+        entropy: E,
+        shims: Vec<SocketAddrV4, MAX_SHIMS>,
+        seed: u64,
+        clock: Clock,
+    ) -> Self {
+        Control {
+            session: Session::new(config, entropy),
+            shims,
+            shim: None,
+            link: Link::Closed,
+            phase: Phase::Waiting,
+            dialed: (seed % u64::from(PORTS.1)) as u16,
+            clock,
+        }
+    }
+
+    /// Takes and gives what there is, at most one frame of each; returns when to
+    /// be called again if nothing comes.
+    pub fn drive(
+        &mut self,
+        now: Nanos,
+        host: &mut Host,
+        datapath: &mut Datapath,
+        stats: impl Fn(&Datapath) -> Stats,
+    ) -> Nanos {
+        for _ in 0..STEPS {
+            self.follow_link(now, host.socket());
+            let more = self.receive(now, host.socket(), datapath);
+            self.transmit(host.socket());
+            let action = self.session.poll(now);
+            self.note_phase();
+            match action {
+                Action::Dial(index) => self.dial(index, host),
+                Action::Close(reason) => {
+                    warn!("control: {reason}");
+                    self.hang_up(now, host.socket());
+                }
+                Action::Report => self.session.report(now, &stats(datapath)),
+                Action::WaitUntil(_) if more => return now,
+                Action::WaitUntil(time) => return time,
+            }
+        }
+        now
+    }
+
+    /// Tells the session what became of its connection.
+    fn follow_link(&mut self, now: Nanos, socket: &mut Socket<'_>) {
+        match self.link {
+            Link::Closed => {}
+            Link::Opening => match socket.state() {
+                State::SynSent => {}
+                State::Established => {
+                    self.link = Link::Open;
+                    self.session.connected(now);
+                }
+                _ => self.hang_up(now, socket),
+            },
+            Link::Open => {
+                // What came before the end is still to be read.
+                if !socket.may_recv() && !socket.can_recv() {
+                    self.hang_up(now, socket);
+                }
+            }
+        }
+    }
+
+    fn hang_up(&mut self, now: Nanos, socket: &mut Socket<'_>) {
+        socket.abort();
+        self.link = Link::Closed;
+        self.session.disconnected(now);
+    }
+
+    /// Gives the session bytes up to the end of a frame; true if there are more.
+    fn receive(&mut self, now: Nanos, socket: &mut Socket<'_>, datapath: &mut Datapath) -> bool {
+        if self.link != Link::Open || !socket.can_recv() {
+            return false;
+        }
+        let session = &mut self.session;
+        let clock = self.clock;
+        let taken = socket.recv(|bytes| {
+            let received = datapath.update(now, |tables| session.receive(&clock, bytes, tables));
+            // After an error the session asks to close.
+            let consumed = received.map_or(0, |received| received.consumed);
+            let committed = received.is_ok_and(|received| received.committed);
+            (consumed, (consumed, committed))
+        });
+        let Ok((consumed, committed)) = taken else {
+            return false;
+        };
+        if committed {
+            debug!("control: generation {}", self.session.generation());
+        }
+        consumed > 0 && socket.can_recv()
+    }
+
+    fn transmit(&mut self, socket: &mut Socket<'_>) {
+        while self.link == Link::Open && socket.can_send() {
+            let session = &mut self.session;
+            let sent = socket.send(|room| {
+                let count = session.transmit(room);
+                (count, count)
+            });
+            if !matches!(sent, Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    fn dial(&mut self, index: usize, host: &mut Host) {
+        self.shim = self.shims.get(index).copied();
+        let Some(shim) = self.shim else {
+            return;
+        };
+        let port = PORTS.0 + self.dialed % PORTS.1;
+        self.dialed = self.dialed.wrapping_add(1);
+        debug!("control: dialing {shim}");
+        self.link = Link::Opening;
+        if let Err(problem) = host.connect(shim, port) {
+            // The socket stays closed, which is told to the session next.
+            warn!("control: {shim}: {problem}");
+        }
+    }
+
+    /// Logs when a session begins and ends.
+    fn note_phase(&mut self) {
+        let phase = self.session.phase();
+        let before = core::mem::replace(&mut self.phase, phase);
+        if before == phase {
+            return;
+        }
+        let Some(shim) = self.shim else {
+            return;
+        };
+        if phase == Phase::Established {
+            info!("control: session with {shim}");
+        } else if before == Phase::Established {
+            warn!("control: session with {shim} ended");
+        }
+    }
+}

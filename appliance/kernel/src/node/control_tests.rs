@@ -1,0 +1,100 @@
+//! The node against a shim of a few lines, over TCP on both sides.
+
+use std::time::Duration;
+
+use nve_datapath::{Nanos, Side};
+use nve_protocol::{Mac, PortId, Record, ToShim, Vap, Vlan, Vni};
+
+use super::tests::{Bench, NOW, OTHER_VTEP, PEER, SHIM_KEY};
+
+#[path = "../../tests/image/shim.rs"]
+mod shim;
+use shim::Shim;
+
+const MILLI: u64 = 1_000_000;
+
+/// Runs both for `millis`, a millisecond at a time.
+fn run(bench: &mut Bench, shim: &mut Shim, millis: u64) {
+    for _ in 0..millis {
+        bench.now = Nanos(bench.now.0 + MILLI);
+        NOW.set(bench.now);
+        for frame in bench.run(Side::Uplink) {
+            shim.wire.incoming.push_back(frame);
+        }
+        shim.poll(Duration::from_nanos(bench.now.0));
+        let mut wire = bench.uplink.wire.borrow_mut();
+        wire.incoming.extend(shim.wire.outgoing.drain(..));
+    }
+}
+
+fn connected() -> (Bench, Shim) {
+    let mut bench = Bench::new();
+    let mut shim = Shim::new(SHIM_KEY, PEER, OTHER_VTEP);
+    run(&mut bench, &mut shim, 1500);
+    (bench, shim)
+}
+
+fn vaps(count: u16) -> Vec<Record> {
+    let record = |number| {
+        Record::Vap(Vap {
+            vlan: Vlan::new(number).unwrap(),
+            port: PortId([number as u8; 16]),
+            vni: Vni::new(7).unwrap(),
+            mac: Mac([2, 0, 0, 0, 9, number as u8]),
+        })
+    };
+    (1..=count).map(record).collect()
+}
+
+#[test]
+fn the_node_dials_its_shim_and_reports() {
+    let (mut bench, mut shim) = connected();
+    let Some(ToShim::Hello(hello)) = shim.heard.first() else {
+        panic!("{:?}", shim.heard);
+    };
+    assert_eq!(hello.boot_us, 5);
+    run(&mut bench, &mut shim, 1000);
+    let stats = shim
+        .stats()
+        .expect("reports come at the interval that the shim asked for");
+    assert!(stats.uptime_ms > 1000);
+    assert_eq!((stats.heap_used, stats.heap_size), (1, 2));
+    assert_eq!(stats.tables.vaps, 1);
+}
+
+#[test]
+fn a_transaction_changes_what_is_forwarded() {
+    let (mut bench, mut shim) = connected();
+    shim.send_state(4, &vaps(8));
+    run(&mut bench, &mut shim, 50);
+    assert_eq!(shim.applied(), Some(4), "{:?}", shim.heard);
+    assert_eq!(bench.node.tables().sizes().vaps, 8);
+    assert!(
+        bench.node.tables().vap(101).is_none(),
+        "the old state is gone"
+    );
+}
+
+#[test]
+fn a_lost_shim_is_dialed_again_and_tables_stay() {
+    let (mut bench, mut shim) = connected();
+    let free = bench.pool.available();
+    for round in 1..4 {
+        shim.socket().abort();
+        run(&mut bench, &mut shim, 3000);
+        assert_eq!(shim.sessions(), 1 + round);
+        assert_eq!(bench.node.tables().sizes().vaps, 1);
+        assert_eq!(bench.pool.available(), free);
+    }
+}
+
+#[test]
+fn garbage_ends_the_connection_and_the_node_dials_again() {
+    let (mut bench, mut shim) = connected();
+    for garbage in [&[0, 48][..], &[0x5a; 48], &[0xff; 64]] {
+        shim.socket().send_slice(garbage).unwrap();
+        run(&mut bench, &mut shim, 3000);
+    }
+    assert_eq!(shim.sessions(), 3, "after the record, and after the length");
+    assert_eq!(bench.node.tables().sizes().vaps, 1);
+}
