@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod compile;
 pub mod events;
 pub mod http;
 pub mod model;
