@@ -69,6 +69,10 @@ impl BootInfo {
         if module.len() > MAX_CONFIG {
             return Err(ConfigError::TooLong);
         }
+        // It is wiped below, so it must not be what runs here.
+        if module.overlaps(&paging::image()) {
+            return Err(ConfigError::OutOfReach);
+        }
         let text = physical::bytes(module).ok_or(ConfigError::OutOfReach)?;
         let config = Config::parse(text).map_err(ConfigError::Field);
         physical::wipe(module);

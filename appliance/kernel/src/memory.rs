@@ -74,8 +74,9 @@ impl Region {
     }
 }
 
-/// The whole pages of `ram` that lie in `window` and in none of `reserved`.
-/// Regions beyond [`MAX_REGIONS`] are left unused.
+/// The whole pages of `ram` that lie in `window` and in none of `reserved`, each
+/// once even where `ram` lists it twice. Regions beyond [`MAX_REGIONS`] are left
+/// unused.
 pub fn usable(
     ram: impl Iterator<Item = Region>,
     reserved: &[Region],
@@ -87,16 +88,27 @@ pub fn usable(
             start: region.start.max(window.start),
             end: region.end.min(window.end),
         };
-        push(&mut free, clipped);
-    }
-    for hole in reserved {
-        let hole = hole.grow_to_pages();
-        let before = core::mem::take(&mut free);
-        for piece in before.iter().flat_map(|region| region.without(&hole)) {
-            push(&mut free, piece);
+        let seen = free.clone();
+        let mut fresh: Vec<Region, MAX_REGIONS> = Vec::new();
+        push(&mut fresh, clipped);
+        for region in cut(&fresh, &seen) {
+            push(&mut free, region);
         }
     }
-    free
+    cut(&free, reserved)
+}
+
+/// What is left of `regions` without the pages that `holes` touch.
+fn cut(regions: &[Region], holes: &[Region]) -> Vec<Region, MAX_REGIONS> {
+    let mut left: Vec<Region, MAX_REGIONS> = regions.iter().copied().collect();
+    for hole in holes {
+        let hole = hole.grow_to_pages();
+        let before = core::mem::take(&mut left);
+        for piece in before.iter().flat_map(|region| region.without(&hole)) {
+            push(&mut left, piece);
+        }
+    }
+    left
 }
 
 fn push(regions: &mut Vec<Region, MAX_REGIONS>, region: Region) {
@@ -164,6 +176,26 @@ mod tests {
             ALL,
         );
         assert_eq!(free.as_slice(), [region(0x2000, 0x3000)]);
+    }
+
+    #[test]
+    fn memory_that_is_listed_twice_is_used_once() {
+        let free = usable(
+            [
+                region(0x1000, 0x5000),
+                region(0x3000, 0x9000),
+                region(0x1000, 0x9000),
+                region(0, 0xa000),
+            ]
+            .into_iter(),
+            &[],
+            ALL,
+        );
+        let total: u64 = free.iter().map(Region::len).sum();
+        assert_eq!(total, 0xa000);
+        for (i, one) in free.iter().enumerate() {
+            assert!(free.iter().skip(i + 1).all(|other| !one.overlaps(other)));
+        }
     }
 
     #[test]

@@ -11,9 +11,9 @@ pub fn bytes(region: Region) -> Option<&'static [u8]> {
     if region.start == 0 || region.end > MAPPED {
         return None;
     }
-    // SAFETY: mapped, as just checked, and any content is a valid byte. Nobody
-    // writes it: the heap, which may take this memory, is made after the last use
-    // of boot information.
+    // SAFETY: mapped, as just checked, and any content is a valid byte. It is not
+    // written while it is in use: `wipe` and the heap, which may take this memory,
+    // come after the last use of boot information.
     Some(unsafe { core::slice::from_raw_parts(region.start as *const u8, length) })
 }
 
