@@ -7,6 +7,9 @@
 
 pub mod auth;
 pub mod compile;
+pub mod controller;
 pub mod events;
 pub mod http;
+pub mod intent;
 pub mod model;
+pub mod store;

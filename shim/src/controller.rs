@@ -1,0 +1,154 @@
+//! The one place where the state changes.
+//!
+//! A change goes: plan against the newest state, store durably, apply in memory,
+//! tell the hook, acknowledge. Writers go one after the other; readers work on
+//! snapshots and wait for nobody.
+//!
+//! Invariant: memory holds what the store holds, in the order of the store's commits.
+//! A change that has begun is carried to its end even if the requester goes away.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+
+use crate::intent::{Context, IntentError, Plan, Settings, State};
+use crate::model::Mutation;
+use crate::store::{Store, StoreError};
+
+/// Told of every change once it is durable and visible: the state after it, and what
+/// changed. Called by one writer at a time, so it should be quick.
+pub type OnApplied = Box<dyn Fn(&State, &[Mutation]) + Send + Sync>;
+
+/// Why a change did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactError {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] IntentError),
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The shim failed while it carried the change out.
+    #[error("the shim failed on this request; its log says why")]
+    Interrupted,
+}
+
+/// Shared handle on state and store.
+#[derive(Clone)]
+pub struct Controller {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    store: Box<dyn Store>,
+    state: RwLock<Arc<State>>,
+    writer: Arc<Mutex<()>>,
+    on_applied: OnceLock<OnApplied>,
+}
+
+impl Controller {
+    /// Loads what the store has.
+    pub fn open(store: Box<dyn Store>, settings: Settings) -> Result<Controller, StoreError> {
+        let state = State::replay(&store.load()?);
+        Ok(Controller {
+            shared: Arc::new(Shared {
+                settings,
+                store,
+                state: RwLock::new(Arc::new(state)),
+                writer: Arc::default(),
+                on_applied: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// Has `hook` told of every change from now on; only the first hook counts.
+    pub fn on_applied(&self, hook: OnApplied) {
+        if self.shared.on_applied.set(hook).is_err() {
+            tracing::error!("a second hook for applied changes is ignored");
+        }
+    }
+
+    /// What planning depends on besides the state.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The rules and the present moment.
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            settings: &self.shared.settings,
+            now: OffsetDateTime::now_utc(),
+        }
+    }
+
+    /// The state as it is now; it does not change any more.
+    pub fn snapshot(&self) -> Arc<State> {
+        self.shared.snapshot()
+    }
+
+    /// Looks at the state as it is now.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.snapshot())
+    }
+
+    /// Plans and carries out a change; returns the plan's result once the change is
+    /// durable and visible.
+    pub async fn transact<T, E, F>(&self, plan: F) -> Result<T, E>
+    where
+        F: FnOnce(&State) -> Result<Plan<T>, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<TransactError> + Send + 'static,
+    {
+        let turn = self.shared.writer.clone().lock_owned().await;
+        let shared = self.shared.clone();
+        let work = move || {
+            let _turn = turn;
+            shared.transact(plan)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(%error, "a change was interrupted");
+                Err(TransactError::Interrupted.into())
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn snapshot(&self) -> Arc<State> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&state)
+    }
+
+    /// One change from plan to hook; the caller holds the writers' turn.
+    fn transact<T, E: From<TransactError>>(
+        &self,
+        plan: impl FnOnce(&State) -> Result<Plan<T>, E>,
+    ) -> Result<T, E> {
+        let before = self.snapshot();
+        let Plan { mutations, result } = plan(&before)?;
+        if mutations.is_empty() {
+            return Ok(result);
+        }
+        self.store.commit(&mutations).map_err(|error| {
+            tracing::error!(%error, "a change could not be stored");
+            TransactError::Store(error)
+        })?;
+        let mut after = State::clone(&before);
+        for mutation in &mutations {
+            after.apply(mutation);
+        }
+        let after = Arc::new(after);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
+        if let Some(hook) = self.on_applied.get() {
+            hook(&after, &mutations);
+        }
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests;

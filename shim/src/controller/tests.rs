@@ -1,0 +1,111 @@
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::intent::network;
+use crate::model::Network;
+use crate::store::MemoryStore;
+
+/// A store shared with the test, which can be told to fail and to be slow.
+#[derive(Clone, Default)]
+struct Probe {
+    store: Arc<MemoryStore>,
+    fails: Arc<AtomicBool>,
+    slow: bool,
+}
+
+impl Store for Probe {
+    fn load(&self) -> Result<Vec<Mutation>, StoreError> {
+        self.store.load()
+    }
+
+    fn commit(&self, mutations: &[Mutation]) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Failed("no space left on device".into()));
+        }
+        if self.slow {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.store.commit(mutations)
+    }
+}
+
+fn open(probe: &Probe) -> Controller {
+    Controller::open(Box::new(probe.clone()), Settings::default()).unwrap()
+}
+
+async fn create(controller: &Controller) -> Result<Network, TransactError> {
+    let planner = controller.clone();
+    controller
+        .transact(move |state| {
+            let request = json!({"admin_state_up": true, "shared": false, "mtu": 0});
+            let request = serde_json::from_value(request).expect("a full request");
+            Ok(network::create(state, planner.context(), request)?)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_acknowledged_change_is_durable_visible_and_told() {
+    let probe = Probe::default();
+    let controller = open(&probe);
+    let told = Arc::new(StdMutex::new(Vec::new()));
+    let ears = told.clone();
+    controller.on_applied(Box::new(move |state, mutations| {
+        ears.lock()
+            .unwrap()
+            .push((state.networks().count(), mutations.to_vec()));
+    }));
+    let made = create(&controller).await.unwrap();
+    let put = vec![Mutation::PutNetwork(made.clone())];
+    assert_eq!(probe.load().unwrap(), put);
+    assert_eq!(
+        controller.read(|s| s.network(made.common.id).cloned()),
+        Some(made)
+    );
+    assert_eq!(*told.lock().unwrap(), [(1, put)]);
+    assert_eq!(*open(&probe).snapshot(), *controller.snapshot());
+}
+
+#[tokio::test]
+async fn a_change_that_is_refused_or_cannot_be_stored_changes_nothing() {
+    let probe = Probe::default();
+    let controller = open(&probe);
+    controller.on_applied(Box::new(|_, _| panic!("nothing was applied")));
+    let refused: Result<(), TransactError> = controller
+        .transact(|state| Ok(network::delete(state, Uuid::nil())?))
+        .await;
+    assert!(matches!(refused, Err(TransactError::Refused(_))));
+    probe.fails.store(true, Ordering::SeqCst);
+    let failed = create(&controller).await;
+    assert!(matches!(failed, Err(TransactError::Store(_))));
+    assert_eq!(*controller.snapshot(), State::default());
+}
+
+#[tokio::test]
+async fn a_requester_that_goes_away_leaves_memory_and_store_agreeing() {
+    let probe = Probe {
+        slow: true,
+        ..Probe::default()
+    };
+    let controller = open(&probe);
+    let gone = tokio::time::timeout(Duration::from_millis(10), create(&controller)).await;
+    assert!(gone.is_err(), "the requester did not wait");
+    let second = create(&controller).await.unwrap();
+    assert_eq!(controller.read(|s| s.networks().count()), 2);
+    assert_eq!(*open(&probe).snapshot(), *controller.snapshot());
+    assert!(controller.read(|s| s.network(second.common.id).is_some()));
+}
+
+#[tokio::test]
+async fn a_planner_that_panics_hurts_only_its_request() {
+    let controller = open(&Probe::default());
+    let failed: Result<(), TransactError> =
+        controller.transact(|_| panic!("a planner failed")).await;
+    assert!(matches!(failed, Err(TransactError::Interrupted)));
+    create(&controller).await.unwrap();
+}

@@ -1,0 +1,92 @@
+//! A state under test and short ways to ask it for things.
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Context, IntentError, Plan, Settings, State, network, port, subnet};
+use crate::model::{Network, Port, Subnet};
+
+/// Applies plans to a state, as the controller does.
+#[derive(Default)]
+pub struct Bench {
+    pub state: State,
+    pub settings: Settings,
+}
+
+impl Bench {
+    pub fn carry_out<T>(
+        &mut self,
+        plan: impl FnOnce(&State, Context<'_>) -> Result<Plan<T>, IntentError>,
+    ) -> Result<T, IntentError> {
+        let context = Context {
+            settings: &self.settings,
+            now: OffsetDateTime::UNIX_EPOCH,
+        };
+        let plan = plan(&self.state, context)?;
+        for mutation in &plan.mutations {
+            self.state.apply(mutation);
+        }
+        Ok(plan.result)
+    }
+
+    pub fn network(&mut self, with: Value) -> Result<Network, IntentError> {
+        let request = merged(
+            json!({"admin_state_up": true, "shared": false, "mtu": 0}),
+            with,
+        );
+        self.carry_out(|s, c| network::create(s, c, serde_json::from_value(request).unwrap()))
+    }
+
+    pub fn subnet(
+        &mut self,
+        network: &Network,
+        cidr: &str,
+        with: Value,
+    ) -> Result<Subnet, IntentError> {
+        let request = json!({
+            "network_id": network.common.id, "cidr": cidr, "enable_dhcp": true,
+            "ip_version": if cidr.contains(':') { 6 } else { 4 },
+            "dns_nameservers": [], "host_routes": [],
+        });
+        let request = serde_json::from_value(merged(request, with)).unwrap();
+        self.carry_out(|s, c| subnet::create(s, c, request))
+    }
+
+    pub fn change_subnet(&mut self, id: Uuid, change: Value) -> Result<Subnet, IntentError> {
+        let change = serde_json::from_value(change).unwrap();
+        self.carry_out(|s, c| subnet::update(s, c, id, change))
+    }
+
+    pub fn port(&mut self, network: &Network, with: Value) -> Result<Port, IntentError> {
+        let request = json!({
+            "network_id": network.common.id, "admin_state_up": true,
+            "device_id": "", "device_owner": "", "binding:host_id": "",
+        });
+        let request = serde_json::from_value(merged(request, with)).unwrap();
+        self.carry_out(|s, c| port::create(s, c, request))
+    }
+
+    pub fn change_port(&mut self, id: Uuid, change: Value) -> Result<Port, IntentError> {
+        let change = serde_json::from_value(change).unwrap();
+        self.carry_out(|s, c| port::update(s, c, id, change))
+    }
+}
+
+fn merged(base: Value, with: Value) -> Value {
+    let fields = |value| match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let mut merged = fields(base);
+    merged.extend(fields(with));
+    Value::Object(merged)
+}
+
+/// The addresses of a port, as text.
+pub fn addresses(port: &Port) -> Vec<String> {
+    port.fixed_ips
+        .iter()
+        .map(|ip| ip.ip_address.to_string())
+        .collect()
+}

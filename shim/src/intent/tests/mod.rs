@@ -1,0 +1,5 @@
+mod networks;
+mod nves;
+mod ports;
+mod state;
+mod subnets;

@@ -1,0 +1,123 @@
+//! How a mutation is written: table, key and JSON value.
+//!
+//! Keys are text, so that the store can be read with any tool for its format.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::model::Mutation;
+
+/// One table per kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Networks.
+    Network,
+    /// Subnets.
+    Subnet,
+    /// Ports.
+    Port,
+    /// NVEs.
+    Nve,
+    /// VTEPs.
+    Vtep,
+    /// VMs.
+    Vm,
+    /// Last event of each hypervisor manager.
+    Cursor,
+}
+
+impl Kind {
+    /// All kinds, in an order in which what is referred to comes first.
+    pub const ALL: [Kind; 7] = [
+        Kind::Network,
+        Kind::Subnet,
+        Kind::Port,
+        Kind::Nve,
+        Kind::Vtep,
+        Kind::Vm,
+        Kind::Cursor,
+    ];
+
+    /// Name of the table.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Kind::Network => "networks",
+            Kind::Subnet => "subnets",
+            Kind::Port => "ports",
+            Kind::Nve => "nves",
+            Kind::Vtep => "vteps",
+            Kind::Vm => "vms",
+            Kind::Cursor => "cursors",
+        }
+    }
+
+    /// The mutation that puts the object stored under `key`.
+    pub fn decode(self, key: &str, value: &[u8]) -> Result<Mutation, StoreError> {
+        let mutation = match self {
+            Kind::Network => Mutation::PutNetwork(self.parse(key, value)?),
+            Kind::Subnet => Mutation::PutSubnet(self.parse(key, value)?),
+            Kind::Port => Mutation::PutPort(self.parse(key, value)?),
+            Kind::Nve => Mutation::PutNve(self.parse(key, value)?),
+            Kind::Vtep => Mutation::PutVtep(self.parse(key, value)?),
+            Kind::Vm => Mutation::PutVm(self.parse(key, value)?),
+            Kind::Cursor => Mutation::PutCursor(key.to_owned(), self.parse(key, value)?),
+        };
+        Ok(mutation)
+    }
+
+    fn parse<T: DeserializeOwned>(self, key: &str, value: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(value)
+            .map_err(|e| StoreError::Damaged(format!("{} {key}: {e}", self.table())))
+    }
+}
+
+/// One row to write, or to remove if it has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where.
+    pub kind: Kind,
+    /// Under which key.
+    pub key: String,
+    /// JSON, or nothing for a removal.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Record {
+    /// What to write for `mutation`.
+    pub fn of(mutation: &Mutation) -> Result<Record, StoreError> {
+        match mutation {
+            Mutation::PutNetwork(n) => put(Kind::Network, n.common.id, n),
+            Mutation::DeleteNetwork(id) => Ok(delete(Kind::Network, *id)),
+            Mutation::PutSubnet(s) => put(Kind::Subnet, s.common.id, s),
+            Mutation::DeleteSubnet(id) => Ok(delete(Kind::Subnet, *id)),
+            Mutation::PutPort(p) => put(Kind::Port, p.common.id, p),
+            Mutation::DeletePort(id) => Ok(delete(Kind::Port, *id)),
+            Mutation::PutNve(n) => put(Kind::Nve, n.id, n),
+            Mutation::DeleteNve(id) => Ok(delete(Kind::Nve, *id)),
+            Mutation::PutVtep(v) => put(Kind::Vtep, v.id, v),
+            Mutation::DeleteVtep(id) => Ok(delete(Kind::Vtep, *id)),
+            Mutation::PutVm(v) => put(Kind::Vm, v.vm.vm_uuid, v),
+            Mutation::DeleteVm(id) => Ok(delete(Kind::Vm, *id)),
+            Mutation::PutCursor(manager, event) => put(Kind::Cursor, manager, event),
+        }
+    }
+}
+
+fn put(kind: Kind, key: impl ToString, object: &impl Serialize) -> Result<Record, StoreError> {
+    let value = serde_json::to_vec(object).map_err(|e| StoreError::Failed(e.to_string()))?;
+    Ok(Record {
+        kind,
+        key: key.to_string(),
+        value: Some(value),
+    })
+}
+
+fn delete(kind: Kind, id: Uuid) -> Record {
+    Record {
+        kind,
+        key: id.to_string(),
+        value: None,
+    }
+}

@@ -1,0 +1,199 @@
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nve_protocol::Vni;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{Common, Network};
+
+fn network(name: &str) -> Network {
+    Network {
+        common: Common {
+            id: Uuid::new_v4(),
+            name: name.into(),
+            description: String::new(),
+            project_id: String::new(),
+            revision_number: 0,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+            tags: vec![],
+        },
+        admin_state_up: true,
+        shared: false,
+        mtu: 1450,
+        vni: Vni::new(4096).unwrap(),
+    }
+}
+
+fn keeps_the_newest_value(store: &dyn Store) {
+    let mut first = network("first");
+    let second = network("second");
+    let event = Uuid::new_v4();
+    store
+        .commit(&[
+            Mutation::PutNetwork(first.clone()),
+            Mutation::PutNetwork(second.clone()),
+            Mutation::PutCursor("lab".into(), Uuid::new_v4()),
+        ])
+        .unwrap();
+    first.common.name = "renamed".into();
+    store
+        .commit(&[
+            Mutation::PutNetwork(first.clone()),
+            Mutation::DeleteNetwork(second.common.id),
+            Mutation::PutCursor("lab".into(), event),
+        ])
+        .unwrap();
+    let mut rows = store.load().unwrap();
+    rows.sort_by_key(|row| matches!(row, Mutation::PutCursor(..)));
+    assert_eq!(
+        rows,
+        [
+            Mutation::PutNetwork(first),
+            Mutation::PutCursor("lab".into(), event),
+        ]
+    );
+}
+
+#[test]
+fn the_memory_store_keeps_the_newest_value() {
+    keeps_the_newest_value(&MemoryStore::default());
+}
+
+#[test]
+fn the_embedded_store_keeps_the_newest_value_for_this_user_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("made");
+    let store = EmbeddedStore::open(&data_dir).unwrap();
+    keeps_the_newest_value(&store);
+    let before = store.load().unwrap();
+    drop(store);
+    assert_eq!(
+        EmbeddedStore::open(&data_dir).unwrap().load().unwrap(),
+        before
+    );
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data_dir), 0o700);
+    assert_eq!(mode(&data_dir.join("sluice.redb")), 0o600);
+}
+
+#[test]
+fn a_second_opener_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = EmbeddedStore::open(dir.path()).unwrap();
+    let error = EmbeddedStore::open(dir.path()).err().unwrap();
+    assert!(
+        error.to_string().contains("in use by another process"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_foreign_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("sluice.redb"), "not a database").unwrap();
+    assert!(EmbeddedStore::open(dir.path()).is_err());
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(EmbeddedStore::open(dir.path()).unwrap());
+    let file = dir.path().join("sluice.redb");
+    let database = redb::Database::open(&file).unwrap();
+    let change = database.begin_write().unwrap();
+    change
+        .open_table(redb::TableDefinition::<&str, u32>::new("meta"))
+        .unwrap()
+        .insert("schema", SCHEMA_VERSION + 1)
+        .unwrap();
+    change.commit().unwrap();
+    drop(database);
+    let error = EmbeddedStore::open(dir.path()).err().unwrap();
+    assert!(
+        matches!(error, StoreError::Newer { found: 2, .. }),
+        "{error}"
+    );
+}
+
+/// Names the data directory to the process that is killed.
+const CHILD: &str = "SLUICE_TEST_STORE_CHILD";
+
+/// Commits networks for ever, two per commit; prints the first's name once it is
+/// acknowledged.
+fn commit_until_killed(data_dir: &Path) -> ! {
+    let store = EmbeddedStore::open(data_dir).unwrap();
+    let mut out = std::io::stdout();
+    loop {
+        let name = Uuid::new_v4().to_string();
+        let pair = [
+            Mutation::PutNetwork(network(&name)),
+            Mutation::PutNetwork(network(&name)),
+        ];
+        store.commit(&pair).unwrap();
+        writeln!(out, "acknowledged {name}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+/// Runs [`commit_until_killed`] in a process, kills it after `life` and returns
+/// the names that it acknowledged.
+fn acknowledged_before_kill(data_dir: &Path, life: Duration) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("store::tests::what_was_acknowledged_survives_a_kill")
+        .env(CHILD, data_dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut names = Vec::new();
+    let mut end = None;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some((_, name)) = line.split_once("acknowledged ") {
+            names.push(name.to_owned());
+            let end = *end.get_or_insert_with(|| Instant::now() + life);
+            if Instant::now() >= end {
+                child.kill().unwrap();
+            }
+        }
+    }
+    child.wait().unwrap();
+    names
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    if let Some(data_dir) = std::env::var_os(CHILD) {
+        commit_until_killed(Path::new(&data_dir));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = Vec::new();
+    for round in 0..8 {
+        let life = Duration::from_millis(7 * round);
+        acknowledged.extend(acknowledged_before_kill(dir.path(), life));
+        let mut count = std::collections::HashMap::new();
+        for row in EmbeddedStore::open(dir.path()).unwrap().load().unwrap() {
+            let Mutation::PutNetwork(network) = row else {
+                panic!("nothing else was put");
+            };
+            *count.entry(network.common.name).or_insert(0) += 1;
+        }
+        assert!(
+            count.values().all(|n| *n == 2),
+            "a commit is whole or absent"
+        );
+        for name in &acknowledged {
+            assert!(count.contains_key(name), "round {round}: {name} is lost");
+        }
+    }
+    assert!(
+        acknowledged.len() >= 8,
+        "every round acknowledged something"
+    );
+}
