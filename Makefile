@@ -1,0 +1,38 @@
+# Entry points. Each target is a line; what needs more is a script.
+# Everything is built by the calling user; only the lab itself runs as root.
+
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
+LAB := $(SUDO) target/debug/sluice-lab
+
+.PHONY: help deps image build run test lab-test check figures clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install what is missing: Debian packages, Rust, Python packages
+	@tests/deps.sh
+
+image: deps ## build the appliance's image
+	@image/build.sh
+
+build: image ## build the image, shim, nvectl and the lab
+	@cargo build
+
+run: build ## start a lab of two hypervisors, show who reaches whom, stay until Ctrl-C
+	@$(LAB) run
+
+test: deps ## run every test: check, cargo test, and the end-to-end tests in the lab
+	@tests/all.sh
+
+lab-test: build ## run the end-to-end tests only, or those named: make lab-test FILTER=headless
+	@$(LAB) test $(FILTER)
+
+check: deps ## check format and lints
+	@cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && image/build.sh clippy
+
+figures: build ## measure size, memory, idle load and synchronization
+	@$(LAB) figures
+
+clean: ## remove what was built, and the tests' Python packages
+	@rm -rf target .venv
