@@ -1,0 +1,51 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// Overrides the path of the image.
+const IMAGE: &str = "SLUICE_IMAGE";
+
+/// Paths of what was built, all of them there.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    /// The appliance's image.
+    pub image: PathBuf,
+    /// The daemon.
+    pub shim: PathBuf,
+    /// The operator's program.
+    pub nvectl: PathBuf,
+    /// Python with the packages of `tests/openstack/requirements.txt`.
+    pub python: PathBuf,
+    /// Python programs of the tests.
+    pub openstack: PathBuf,
+}
+
+impl Artifacts {
+    /// Finds the programs beside this one and the image in the same target
+    /// directory.
+    pub fn find() -> Result<Artifacts> {
+        let own = std::env::current_exe()?;
+        let profile = own.parent().context("this program has no directory")?;
+        let target = profile.parent().context("no target directory")?;
+        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let image = std::env::var_os(IMAGE).map(PathBuf::from);
+        Ok(Artifacts {
+            image: built(image.unwrap_or_else(|| target.join("image/nve.elf")))?,
+            shim: built(profile.join("shim"))?,
+            nvectl: built(profile.join("nvectl"))?,
+            python: built(repo.join(".venv/bin/python"))?,
+            openstack: built(repo.join("tests/openstack"))?,
+        })
+    }
+}
+
+fn built(path: PathBuf) -> Result<PathBuf> {
+    ensure!(
+        path.exists(),
+        "{} is missing: run `make build`",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,52 @@
+//! `sluice-lab`: shows the product in a lab, and tests it there.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use sluice_lab::{cases, sandbox};
+
+/// Runs the product in a lab of two hypervisors on this machine. Needs root.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the end-to-end tests.
+    Test {
+        /// Run only tests whose names contain this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = if sandbox::is_inside() {
+        work(&cli.command)
+    } else {
+        sandbox::supervise()
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// What the inner process does.
+fn work(verb: &Verb) -> Result<ExitCode> {
+    let sandbox = sandbox::enter()?;
+    let fine = match verb {
+        Verb::Test { filter } => cases::run(filter, &sandbox.run_dir),
+    };
+    Ok(if fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
