@@ -12,4 +12,5 @@ pub mod events;
 pub mod http;
 pub mod intent;
 pub mod model;
+pub mod placement;
 pub mod store;

@@ -1,0 +1,156 @@
+//! Events and inventories in every order that managers manage.
+
+use nve_protocol::Mac;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus, Vnic};
+use crate::intent::State;
+
+fn at(second: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(second).unwrap()
+}
+
+fn vm(uuid: Uuid, status: VmStatus, vlan: u16) -> VmState {
+    let vnic = Vnic {
+        vnic_name: "eth0".into(),
+        vnic_uuid: Uuid::new_v4(),
+        pg_name: format!("{}_{vlan}", Uuid::nil()),
+        pg_uuid: Uuid::nil(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        port_segmentation_id: vlan,
+        ip_list: vec![],
+        ipv6_list: vec![],
+    };
+    VmState {
+        vm_name: "vm".into(),
+        vm_uuid: uuid,
+        vm_status: status,
+        host_name: "hv-a".into(),
+        host_uuid: Uuid::nil(),
+        vnic_list: vec![vnic],
+    }
+}
+
+fn event(event_type: EventType, vm: &VmState, second: i64) -> LifecycleEvent {
+    let event_id = Uuid::new_v4();
+    LifecycleEvent {
+        event_id,
+        timestamp: at(second),
+        event_type,
+        vm: vm.clone(),
+    }
+}
+
+fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
+    let plan = plan_event(state, "lab", event);
+    plan.mutations
+        .iter()
+        .for_each(|mutation| state.apply(mutation));
+    assert_eq!(state.cursor("lab"), Some(event.event_id));
+    plan.result
+}
+
+fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
+    let inventory = Inventory {
+        timestamp: at(second),
+        last_event_id: None,
+        vms: vms.to_vec(),
+    };
+    let plan = plan_inventory(state, "lab", &inventory);
+    plan.mutations
+        .iter()
+        .for_each(|mutation| state.apply(mutation));
+    plan.result
+}
+
+#[test]
+fn events_set_the_whole_state_and_the_type_decides_on_power() {
+    let id = Uuid::new_v4();
+    let mut state = State::default();
+    let running = vm(id, VmStatus::Running, 101);
+    let stopped = VmState {
+        vm_status: VmStatus::Stop,
+        ..running.clone()
+    };
+    assert_eq!(
+        tell(&mut state, &event(EventType::VmCreated, &stopped, 1)),
+        Outcome::Applied
+    );
+    assert!(Claims::of(&state).place(Uuid::nil()).is_none());
+    assert_eq!(
+        tell(&mut state, &event(EventType::VmPowerOn, &stopped, 2)),
+        Outcome::Applied
+    );
+    assert!(Claims::of(&state).place(Uuid::nil()).is_some());
+    assert_eq!(
+        tell(&mut state, &event(EventType::VmPowerOff, &running, 3)),
+        Outcome::Applied
+    );
+    assert!(Claims::of(&state).place(Uuid::nil()).is_none());
+    assert_eq!(
+        tell(&mut state, &event(EventType::VmDeleted, &stopped, 4)),
+        Outcome::Applied
+    );
+    assert!(state.vm(id).is_none());
+}
+
+#[test]
+fn late_and_repeated_events_change_nothing() {
+    let id = Uuid::new_v4();
+    let mut state = State::default();
+    let running = vm(id, VmStatus::Running, 101);
+    tell(&mut state, &event(EventType::VmPowerOn, &running, 10));
+    let again = event(EventType::VmPowerOn, &running, 10);
+    assert_eq!(tell(&mut state, &again), Outcome::Unchanged);
+    for kind in [EventType::VmDeleted, EventType::VmPowerOff] {
+        assert_eq!(tell(&mut state, &event(kind, &running, 9)), Outcome::Late);
+    }
+    assert_eq!(state.vm(id).unwrap().vm, running);
+}
+
+#[test]
+fn an_inventory_repairs_what_lost_events_left() {
+    let (stays, goes, comes) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let mut state = State::default();
+    let running = |id| vm(id, VmStatus::Running, 101);
+    let (staying, coming) = (running(stays), vm(comes, VmStatus::Running, 102));
+    tell(&mut state, &event(EventType::VmPowerOn, &staying, 1));
+    tell(&mut state, &event(EventType::VmPowerOn, &running(goes), 1));
+    assert_eq!(list(&mut state, &[staying.clone(), coming.clone()], 5), 2);
+    assert!(state.vm(goes).is_none());
+    assert_eq!(state.vm(comes).unwrap().vm, coming);
+    assert_eq!(
+        list(&mut state, &[staying, coming], 6),
+        0,
+        "nothing new, nothing written"
+    );
+}
+
+#[test]
+fn an_old_inventory_neither_deletes_nor_reverts() {
+    let id = Uuid::new_v4();
+    let mut state = State::default();
+    let running = vm(id, VmStatus::Running, 101);
+    tell(&mut state, &event(EventType::VmPowerOn, &running, 10));
+    assert_eq!(list(&mut state, &[], 9), 0);
+    let stopped = VmState {
+        vm_status: VmStatus::Stop,
+        ..running.clone()
+    };
+    assert_eq!(list(&mut state, &[stopped], 9), 0);
+    assert_eq!(state.vm(id).unwrap().vm, running);
+}
+
+#[test]
+fn an_inventory_leaves_other_managers_vms_alone() {
+    let mut state = State::default();
+    let theirs = vm(Uuid::new_v4(), VmStatus::Running, 101);
+    let plan = plan_event(&state, "other", &event(EventType::VmPowerOn, &theirs, 1));
+    plan.mutations
+        .iter()
+        .for_each(|mutation| state.apply(mutation));
+    assert_eq!(list(&mut state, &[], 5), 0);
+    assert!(state.vm(theirs.vm_uuid).is_some());
+}
