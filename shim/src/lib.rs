@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod compile;
+pub mod config;
 pub mod controller;
 pub mod events;
 pub mod http;

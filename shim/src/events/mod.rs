@@ -1,5 +1,6 @@
 //! VM lifecycle events of hypervisor managers (the paper, section II.A).
 
+pub mod recent;
 pub mod sink;
 pub mod types;
 

@@ -19,6 +19,17 @@ pub enum Outcome {
     Late,
 }
 
+impl Outcome {
+    /// Name in the API and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Late => "late",
+        }
+    }
+}
+
 /// Plans an event of a manager. Its id becomes the manager's cursor in the same
 /// transaction, so that an event is either done or delivered again.
 pub fn plan_event(state: &State, manager: &str, event: &LifecycleEvent) -> Plan<Outcome> {
