@@ -38,6 +38,11 @@ impl NveTables {
         self.networks.values().flat_map(|records| records.iter())
     }
 
+    /// The records of each network, sorted by key.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<[Record]>> {
+        self.networks.values()
+    }
+
     /// How many records there are of each kind.
     pub fn sizes(&self) -> TableSizes {
         let mut sizes = TableSizes::default();
