@@ -14,4 +14,5 @@ pub mod http;
 pub mod intent;
 pub mod model;
 pub mod placement;
+pub mod southbound;
 pub mod store;

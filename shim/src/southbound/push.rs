@@ -1,0 +1,88 @@
+//! The messages of one table transaction, one at a time.
+
+use std::sync::Arc;
+use std::vec;
+
+use nve_protocol::{Begin, Commit, Record, TableDigest, ToNve};
+
+use crate::compile::{NveTables, Op};
+
+/// A transaction on its way; yields its messages in order.
+pub(super) struct Push {
+    begin: Option<Begin>,
+    body: Body,
+    commit: Option<Commit>,
+}
+
+enum Body {
+    Full {
+        networks: vec::IntoIter<Arc<[Record]>>,
+        current: Option<Arc<[Record]>>,
+        at: usize,
+    },
+    Changes(vec::IntoIter<Op>),
+}
+
+impl Push {
+    /// All of `tables`, to start from nothing.
+    pub(super) fn full(generation: u64, tables: &NveTables) -> Self {
+        let networks: Vec<_> = tables.networks().cloned().collect();
+        let body = Body::Full {
+            networks: networks.into_iter(),
+            current: None,
+            at: 0,
+        };
+        Push::new(generation, true, body, tables.digest())
+    }
+
+    /// `changes`, after which the digest must be `digest`.
+    pub(super) fn changes(generation: u64, changes: Vec<Op>, digest: TableDigest) -> Self {
+        let body = Body::Changes(changes.into_iter());
+        Push::new(generation, false, body, digest)
+    }
+
+    fn new(generation: u64, full: bool, body: Body, digest: TableDigest) -> Self {
+        Push {
+            begin: Some(Begin { generation, full }),
+            body,
+            commit: Some(Commit { generation, digest }),
+        }
+    }
+}
+
+impl Iterator for Push {
+    type Item = ToNve;
+
+    fn next(&mut self) -> Option<ToNve> {
+        if let Some(begin) = self.begin.take() {
+            return Some(ToNve::Begin(begin));
+        }
+        match self.body.next() {
+            None => self.commit.take().map(ToNve::Commit),
+            message => message,
+        }
+    }
+}
+
+impl Body {
+    fn next(&mut self) -> Option<ToNve> {
+        match self {
+            Body::Changes(changes) => changes.next().map(|change| match change {
+                Op::Put(record) => ToNve::Put(record),
+                Op::Delete(key) => ToNve::Delete(key),
+            }),
+            Body::Full {
+                networks,
+                current,
+                at,
+            } => loop {
+                if let Some(record) = current.as_ref().and_then(|records| records.get(*at)) {
+                    *at += 1;
+                    return Some(ToNve::Put(*record));
+                }
+                *current = Some(networks.next()?);
+                *at = 0;
+            },
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The session of one NVE, from its welcome to its end: one task that reads,
+//! writes and follows the wanted tables at once, so that neither direction waits
+//! for the other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nve_protocol::frame::{MAX_ACCEPTED, MAX_PLAINTEXT};
+use nve_protocol::{API_VERSION, Applied, Refused, ToNve, ToShim, Welcome, codec};
+use snow::TransportState;
+use time::OffsetDateTime;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::admit::Admitted;
+use super::listener::Shared;
+use super::push::Push;
+use super::registry::{LastApplied, SessionEntry, micros};
+use super::sync::{Step, Sync, SyncError};
+use super::wire::{FrameReader, FrameWriter, WireError};
+use super::{Config, NveIdentity};
+use crate::compile::NveTables;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("the NVE connected again, or was told to")]
+    Replaced,
+    #[error("the NVE was removed")]
+    Removed,
+    #[error("nothing heard for {0:?}")]
+    Dead(Duration),
+    #[error("a message that is none of this protocol version, or out of order")]
+    Protocol,
+    #[error("a message failed its authentication")]
+    NotAuthentic,
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl From<snow::Error> for End {
+    fn from(_: snow::Error) -> Self {
+        End::NotAuthentic
+    }
+}
+
+/// An NVE's session.
+pub(super) struct Session {
+    nve: NveIdentity,
+    config: Config,
+    connected: Instant,
+    ended: oneshot::Receiver<()>,
+    desired: Option<watch::Receiver<Arc<NveTables>>>,
+    link: Link,
+    state: State,
+}
+
+/// The connection.
+struct Link {
+    reader: FrameReader<OwnedReadHalf>,
+    writer: FrameWriter<OwnedWriteHalf>,
+    noise: TransportState,
+    plain: Box<[u8]>,
+}
+
+/// What follows from the messages.
+struct State {
+    entry: SessionEntry,
+    sync: Sync,
+    sending: Sending,
+    /// Whether the transaction on its way is a full state.
+    full: bool,
+    /// Whether nothing has been sent or found out about the tables yet.
+    first: bool,
+    heard: Instant,
+    next_ping: Instant,
+    ping: Ping,
+}
+
+/// What is to be sent, most urgent first.
+struct Sending {
+    welcome: Option<Welcome>,
+    ping: Option<u64>,
+    push: Option<Push>,
+}
+
+impl Iterator for Sending {
+    type Item = ToNve;
+
+    fn next(&mut self) -> Option<ToNve> {
+        let welcome = self.welcome.take().map(ToNve::Welcome);
+        welcome
+            .or_else(|| self.ping.take().map(ToNve::Ping))
+            .or_else(|| self.push.as_mut()?.next())
+    }
+}
+
+/// The ping that was sent last.
+struct Ping {
+    number: u64,
+    sent: Instant,
+}
+
+impl Session {
+    /// Takes the NVE's place in the registry.
+    pub(super) fn start(
+        shared: &Shared,
+        admitted: Admitted,
+        address: SocketAddr,
+        connected: Instant,
+    ) -> Self {
+        let Admitted {
+            nve,
+            hello,
+            noise,
+            reader,
+            writer,
+        } = admitted;
+        let (entry, ended, known) = shared.registry.start(nve.id, address, &hello);
+        let sync = Sync::new(hello.generation, hello.digest, &known);
+        entry.set_held(sync.held().cloned());
+        let now = Instant::now();
+        Session {
+            config: shared.config,
+            connected,
+            ended,
+            desired: shared.directory.desired(nve.id),
+            nve,
+            link: Link {
+                reader,
+                writer,
+                noise,
+                plain: vec![0; MAX_PLAINTEXT].into_boxed_slice(),
+            },
+            state: State {
+                entry,
+                sync,
+                sending: Sending {
+                    welcome: Some(welcome(&shared.config)),
+                    ping: None,
+                    push: None,
+                },
+                full: false,
+                first: true,
+                heard: now,
+                next_ping: now + shared.config.ping_interval,
+                ping: Ping {
+                    number: 0,
+                    sent: now,
+                },
+            },
+        }
+    }
+
+    /// Runs the session to its end.
+    pub(super) async fn run(mut self) -> End {
+        let Some(mut desired) = self.desired.take() else {
+            return End::Removed;
+        };
+        loop {
+            if let Err(end) = self.turn(&mut desired).await {
+                return end;
+            }
+        }
+    }
+
+    /// Sends what there is to send and handles one thing that happens.
+    async fn turn(&mut self, desired: &mut watch::Receiver<Arc<NveTables>>) -> Result<(), End> {
+        let wanted = Arc::clone(&desired.borrow());
+        self.state.follow(&wanted, self.connected)?;
+        let link = &mut self.link;
+        link.writer.fill(&mut link.noise, &mut self.state.sending)?;
+        let unsent = !link.writer.is_empty();
+        tokio::select! {
+            _ = &mut self.ended => Err(End::Replaced),
+            changed = desired.changed() => changed.map_err(|_| End::Removed),
+            sent = link.writer.send_some(), if unsent => sent.map_err(|error| End::Wire(error.into())),
+            sealed = link.reader.next(MAX_ACCEPTED) => {
+                let length = link.noise.read_message(sealed?, &mut link.plain)?;
+                let plain = link.plain.get(..length).unwrap_or_default();
+                self.state.receive(plain, &self.nve, self.connected)
+            }
+            () = sleep_until(self.state.wake_at(&self.config)) => self.state.tick(&self.config),
+        }
+    }
+}
+
+impl State {
+    /// Sends `wanted` if it is time to.
+    fn follow(&mut self, wanted: &Arc<NveTables>, connected: Instant) -> Result<(), End> {
+        let now = Instant::now();
+        match self.sync.next(wanted, now)? {
+            Step::Nothing => return Ok(()),
+            Step::InSync(tables) => {
+                let since = now.duration_since(connected);
+                self.entry.in_sync(tables, self.first, since);
+            }
+            Step::Send { push, full } => {
+                self.sending.push = Some(push);
+                self.full = full;
+                self.entry.sending(Arc::clone(wanted));
+            }
+        }
+        self.first = false;
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        mut plain: &[u8],
+        nve: &NveIdentity,
+        connected: Instant,
+    ) -> Result<(), End> {
+        self.heard = Instant::now();
+        while let Some((message, rest)) = codec::decode(plain).map_err(|_| End::Protocol)? {
+            plain = rest;
+            match message {
+                ToShim::Hello(_) => return Err(End::Protocol),
+                ToShim::Applied(applied) => self.applied(&applied, nve, connected)?,
+                ToShim::Refused(refused) => self.refused(refused, nve)?,
+                ToShim::Stats(stats) => self.entry.stats(stats),
+                ToShim::Pong(number) if number == self.ping.number => {
+                    self.entry.ping(self.heard.duration_since(self.ping.sent));
+                }
+                ToShim::Pong(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn applied(
+        &mut self,
+        applied: &Applied,
+        nve: &NveIdentity,
+        connected: Instant,
+    ) -> Result<(), End> {
+        let now = self.heard;
+        let (round_trip, tables) = self.sync.applied(applied, now)?;
+        self.sending.push = None;
+        let last = LastApplied {
+            at: OffsetDateTime::now_utc(),
+            apply_us: applied.apply_us,
+            total_us: applied.total_us,
+            round_trip_us: micros(round_trip),
+            full: self.full,
+        };
+        debug!(
+            nve = nve.name,
+            generation = applied.generation,
+            full = last.full,
+            ?round_trip,
+            "applied"
+        );
+        self.entry.applied(
+            applied.generation,
+            tables,
+            last,
+            now.duration_since(connected),
+        );
+        Ok(())
+    }
+
+    /// The rest of a refused transaction is not sent. A message of it that waits
+    /// in the writer is passed over by the NVE, like all until the next `begin`.
+    fn refused(&mut self, refused: Refused, nve: &NveIdentity) -> Result<(), End> {
+        self.sync.refused(&refused, self.heard)?;
+        self.sending.push = None;
+        warn!(nve = nve.name, generation = refused.generation, full = self.full, reason = ?refused.reason, "refused");
+        self.entry.refused(refused);
+        Ok(())
+    }
+
+    fn wake_at(&self, config: &Config) -> Instant {
+        let dead_at = self.heard + config.dead_after;
+        let at = dead_at.min(self.next_ping);
+        self.sync.retry_at().map_or(at, |retry_at| at.min(retry_at))
+    }
+
+    fn tick(&mut self, config: &Config) -> Result<(), End> {
+        let now = Instant::now();
+        if now >= self.heard + config.dead_after {
+            return Err(End::Dead(config.dead_after));
+        }
+        if now >= self.next_ping {
+            self.ping = Ping {
+                number: self.ping.number.wrapping_add(1),
+                sent: now,
+            };
+            self.sending.ping = Some(self.ping.number);
+            self.next_ping = now + config.ping_interval;
+        }
+        Ok(())
+    }
+}
+
+fn welcome(config: &Config) -> Welcome {
+    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    Welcome {
+        api_version: API_VERSION,
+        stats_interval_ms: millis(config.stats_interval),
+        dead_after_ms: millis(config.dead_after),
+    }
+}

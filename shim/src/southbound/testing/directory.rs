@@ -1,0 +1,87 @@
+//! A directory in memory, and snapshots made of loose records.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nve_protocol::{Key, Record, Vni};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::compile::NveTables;
+use crate::southbound::{NveDirectory, NveIdentity, PublicKey};
+
+/// A directory in memory.
+#[derive(Debug, Default)]
+pub struct MemoryDirectory {
+    nves: Mutex<HashMap<PublicKey, Member>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    nve: NveIdentity,
+    desired: watch::Sender<Arc<NveTables>>,
+}
+
+impl MemoryDirectory {
+    /// Without any NVE.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Registers an NVE that should have `tables`.
+    pub fn add(&self, nve: NveIdentity, key: PublicKey, tables: Arc<NveTables>) {
+        let desired = watch::Sender::new(tables);
+        self.lock().insert(key, Member { nve, desired });
+    }
+
+    /// Changes what an NVE should have.
+    pub fn set(&self, nve: Uuid, tables: Arc<NveTables>) {
+        for member in self.lock().values().filter(|member| member.nve.id == nve) {
+            member.desired.send_replace(Arc::clone(&tables));
+        }
+    }
+
+    /// Removes an NVE.
+    pub fn remove(&self, nve: Uuid) {
+        self.lock().retain(|_, member| member.nve.id != nve);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Member>> {
+        self.nves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NveDirectory for MemoryDirectory {
+    fn by_public_key(&self, key: &PublicKey) -> Option<NveIdentity> {
+        self.lock().get(key).map(|member| member.nve.clone())
+    }
+
+    fn desired(&self, nve: Uuid) -> Option<watch::Receiver<Arc<NveTables>>> {
+        let nves = self.lock();
+        let member = nves.values().find(|member| member.nve.id == nve)?;
+        Some(member.desired.subscribe())
+    }
+}
+
+/// A snapshot of these records; of several with one key, the last.
+pub fn snapshot(records: impl IntoIterator<Item = Record>) -> Arc<NveTables> {
+    let by_key: BTreeMap<Key, Record> = records
+        .into_iter()
+        .map(|record| (record.key(), record))
+        .collect();
+    let mut networks: BTreeMap<Vni, Vec<Record>> = BTreeMap::new();
+    for record in by_key.into_values() {
+        let vni = match record {
+            Record::Vap(vap) => vap.vni,
+            Record::Fdb(fdb) => fdb.vni,
+            Record::Neighbor(neighbor) => neighbor.vni,
+            Record::Flood(flood) => flood.vni,
+        };
+        networks.entry(vni).or_default().push(record);
+    }
+    let mut tables = NveTables::default();
+    for (vni, records) in networks {
+        tables.set(vni, records.into());
+    }
+    Arc::new(tables)
+}

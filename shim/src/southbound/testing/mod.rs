@@ -1,0 +1,8 @@
+//! Both sides of the southbound without an image and without a controller: for
+//! tests, the lab and benches.
+
+mod directory;
+mod native;
+
+pub use directory::{MemoryDirectory, snapshot};
+pub use native::{NativeConfig, NativeNve, NativeState, Stopped};
