@@ -7,9 +7,9 @@
 
 pub mod auth;
 pub mod compile;
-pub mod config;
 pub mod controller;
 pub mod events;
+pub mod fabric;
 pub mod http;
 pub mod intent;
 pub mod model;
