@@ -13,6 +13,7 @@ pub mod fabric;
 pub mod http;
 pub mod intent;
 pub mod model;
+pub mod nvectl;
 pub mod placement;
 pub mod southbound;
 pub mod store;

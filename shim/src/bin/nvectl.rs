@@ -1,3 +1,26 @@
 //! The operator's CLI.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use shim::nvectl::{self, Arguments};
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("nvectl: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(nvectl::run(Arguments::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nvectl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
