@@ -7,13 +7,16 @@
 
 pub mod auth;
 pub mod compile;
+pub mod config;
 pub mod controller;
 pub mod events;
 pub mod fabric;
 pub mod http;
 pub mod intent;
 pub mod model;
+pub mod northbound;
 pub mod nvectl;
 pub mod placement;
+pub mod serve;
 pub mod southbound;
 pub mod store;

@@ -13,7 +13,7 @@ use super::{
 use crate::model::{FixedIp, Mutation, Port, Subnet};
 
 /// As Neutron's `max_fixed_ips_per_port`.
-const MAX_FIXED_IPS: usize = 5;
+pub const MAX_FIXED_IPS: usize = 5;
 /// As Neutron's `mac_generation_retries`.
 const MAC_RETRIES: usize = 16;
 

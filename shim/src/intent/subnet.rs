@@ -10,9 +10,11 @@ use super::{CommonChange, Context, IntentError, NewCommon, Plan, State, address,
 use crate::model::{AllocationPool, HostRoute, Mutation, Subnet};
 
 /// As Neutron's `max_dns_nameservers`.
-const MAX_NAMESERVERS: usize = 5;
+pub const MAX_NAMESERVERS: usize = 5;
 /// As Neutron's `max_subnet_host_routes`.
-const MAX_ROUTES: usize = 20;
+pub const MAX_ROUTES: usize = 20;
+/// Most pools of a subnet; Neutron has no limit.
+pub const MAX_POOLS: usize = 64;
 
 /// A subnet to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,0 +1,63 @@
+//! The operators' API, `/v1`.
+//!
+//! One file per kind of object. Errors are
+//! `{"error": {"code": …, "message": …, "field": …}}`.
+
+mod error;
+mod nves;
+mod vteps;
+
+pub use error::Failure;
+
+use axum::extract::{FromRequest, Request};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::extract::json_body;
+use super::routes::Routes;
+
+/// All routes of the API.
+pub fn routes(routes: Routes) -> Routes {
+    vteps::routes(nves::routes(routes))
+}
+
+/// JSON schemas of the API, by name.
+pub fn schemas() -> Vec<(String, Value)> {
+    let mut schemas = nves::schemas();
+    schemas.extend(vteps::schemas());
+    let text = json!({"type": "string"});
+    let error = json!({"type": "object", "properties": {
+        "code": {"enum": error::CODES}, "message": text, "field": text,
+    }, "required": ["code", "message"]});
+    schemas.push((
+        "Error".to_owned(),
+        json!({"type": "object", "properties": {"error": error}, "required": ["error"]}),
+    ));
+    schemas
+}
+
+/// A JSON body of that type.
+struct JsonBody<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = json_body(request, state).await?;
+        let mut input = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut input)?;
+        input.end().map_err(|error| Failure::malformed(&error))?;
+        Ok(JsonBody(value))
+    }
+}
+
+/// The id in a path; a text that is none names nothing.
+fn object_id(kind: &str, text: Option<String>) -> Result<Uuid, Failure> {
+    let text = text.ok_or_else(Failure::no_such_path)?;
+    text.parse().map_err(|_| Failure::not_found(kind, &text))
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
