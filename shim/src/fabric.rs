@@ -18,6 +18,7 @@ use crate::events::types::{Inventory, LifecycleEvent};
 use crate::events::{EventSink, SinkError};
 use crate::intent::State;
 use crate::model::Mutation;
+use crate::northbound::PortStatus;
 use crate::placement::{self, Outcome};
 use crate::southbound::{NveDirectory, NveIdentity, PublicKey, Registry};
 
@@ -101,14 +102,6 @@ impl Fabric {
         })
     }
 
-    /// Neutron's `status` of a port: `ACTIVE` once its NVE forwards for it.
-    pub fn port_status(&self, state: &State, port: Uuid) -> &'static str {
-        match self.attachment(state, port) {
-            Some(Attachment { in_force: true, .. }) => "ACTIVE",
-            _ => "DOWN",
-        }
-    }
-
     /// Takes one event, whoever brings it.
     ///
     /// # Errors
@@ -141,6 +134,13 @@ impl Fabric {
             event,
         });
         Ok(outcome)
+    }
+}
+
+impl PortStatus for Fabric {
+    fn is_active(&self, port: Uuid) -> bool {
+        let attachment = self.controller.read(|state| self.attachment(state, port));
+        attachment.is_some_and(|attachment| attachment.in_force)
     }
 }
 

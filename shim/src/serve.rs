@@ -1,6 +1,9 @@
 //! `shim serve`: the daemon put together.
+//!
+//! Appliances are let in last: by then the tables are compiled.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,9 +11,14 @@ use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::fabric::Fabric;
 use crate::http::server;
-use crate::northbound::{self, Api, NoneActive};
+use crate::northbound::{self, Api};
+use crate::southbound::{self, KeyPair, NveDirectory, Registry};
 use crate::store::EmbeddedStore;
+
+/// The shim's private key, in the data directory; made at the first start.
+pub const KEY_FILE: &str = "shim.key";
 
 /// Runs until `shutdown` completes.
 ///
@@ -18,17 +26,40 @@ use crate::store::EmbeddedStore;
 /// If the store cannot be opened or an address cannot be listened on.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let store = EmbeddedStore::open(&config.data_dir)?;
+    let keys = KeyPair::load_or_create(&config.data_dir.join(KEY_FILE))?;
     let controller = Controller::open(Box::new(store), config.settings())?;
-    let address = config.northbound.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("northbound.listen: cannot listen on {address}"))?;
-    tracing::info!(address = %listener.local_addr()?, "northbound API is up");
-    let api = Api {
-        controller,
-        ports: Arc::new(NoneActive),
-    };
-    server::serve(listener, northbound::router(api), shutdown).await;
+    let fabric = Fabric::new(controller, Arc::new(Registry::new()));
+    let north = listen("northbound", config.northbound.listen).await?;
+    let south = listen("southbound", config.southbound.listen).await?;
+    tracing::info!(
+        northbound = %north.local_addr()?,
+        southbound = %south.local_addr()?,
+        public_key = keys.public_hex(),
+        "shim serves"
+    );
+    let api = Api::new(fabric.clone());
+    tokio::select! {
+        () = server::serve(north, northbound::router(api), shutdown) => {}
+        () = serve_appliances(south, keys, fabric) => {}
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn listen(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("{section}.listen: cannot listen on {address}"))
+}
+
+async fn serve_appliances(listener: TcpListener, keys: KeyPair, fabric: Fabric) {
+    let registry = Arc::clone(fabric.registry());
+    let directory: Arc<dyn NveDirectory> = Arc::new(fabric);
+    southbound::serve(
+        listener,
+        keys,
+        southbound::Config::default(),
+        directory,
+        registry,
+    )
+    .await;
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use shim::config::{Config, EXAMPLE, Log, LogFormat};
 use shim::serve;
+use shim::southbound::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,14 @@ enum Command {
         #[arg(long, env = "SLUICE_CONFIG")]
         config: Option<PathBuf>,
     },
+    /// Make a key pair: the private key goes into FILE, the public one is printed.
+    #[command(after_help = "Examples:\n  \
+        shim keygen /etc/sluice/nve-a.key   # public key for POST /v1/nves")]
+    Keygen {
+        /// Where the private key is kept; if the file exists, only its public key is
+        /// printed.
+        file: PathBuf,
+    },
     /// Print a configuration file with every key and its default.
     ExampleConfig,
 }
@@ -55,6 +64,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             };
             start_log(&config.log)?;
             runtime()?.block_on(async { serve::run(config, stop_signal()?).await })
+        }
+        Command::Keygen { file } => {
+            println!("{}", KeyPair::load_or_create(&file)?.public_hex());
+            Ok(())
         }
         Command::ExampleConfig => {
             print!("{EXAMPLE}");

@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use crate::controller::Controller;
+use crate::fabric::Fabric;
 use routes::Routes;
 
 /// Most bytes of a request's body.
@@ -34,16 +35,6 @@ pub trait PortStatus: Send + Sync {
     fn is_active(&self, port: Uuid) -> bool;
 }
 
-/// Says of every port that it is not in force.
-#[derive(Debug, Clone, Copy)]
-pub struct NoneActive;
-
-impl PortStatus for NoneActive {
-    fn is_active(&self, _port: Uuid) -> bool {
-        false
-    }
-}
-
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Api {
@@ -51,6 +42,19 @@ pub struct Api {
     pub controller: Controller,
     /// Which ports are in force.
     pub ports: Arc<dyn PortStatus>,
+    /// What NVEs have and should have, and the newest events.
+    pub fabric: Fabric,
+}
+
+impl Api {
+    /// The interfaces of what `fabric` binds.
+    pub fn new(fabric: Fabric) -> Api {
+        Api {
+            controller: fabric.controller().clone(),
+            ports: Arc::new(fabric.clone()),
+            fabric,
+        }
+    }
 }
 
 /// All routes, ready to be served.

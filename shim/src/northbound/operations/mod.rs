@@ -4,7 +4,11 @@
 //! `{"error": {"code": …, "message": …, "field": …}}`.
 
 mod error;
+mod events;
+mod health;
+mod metrics;
 mod nves;
+mod placement;
 mod vteps;
 
 pub use error::Failure;
@@ -19,13 +23,17 @@ use super::routes::Routes;
 
 /// All routes of the API.
 pub fn routes(routes: Routes) -> Routes {
-    vteps::routes(nves::routes(routes))
+    let routes = vteps::routes(nves::routes(routes));
+    let routes = events::routes(placement::routes(routes));
+    metrics::routes(health::routes(routes))
 }
 
 /// JSON schemas of the API, by name.
 pub fn schemas() -> Vec<(String, Value)> {
     let mut schemas = nves::schemas();
     schemas.extend(vteps::schemas());
+    schemas.extend(placement::schemas());
+    schemas.extend(events::schemas());
     let text = json!({"type": "string"});
     let error = json!({"type": "object", "properties": {
         "code": {"enum": error::CODES}, "message": text, "field": text,

@@ -1,0 +1,257 @@
+//! `GET /metrics`: Prometheus' text format 0.0.4.
+
+use std::fmt::{Display, Write};
+
+use axum::extract::State as Shared;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use nve_protocol::{DropReason, NicStats, Stats};
+
+use crate::fabric::Fabric;
+use crate::intent::State;
+use crate::northbound::Api;
+use crate::northbound::routes::{Operation, Routes, Verb};
+use crate::southbound::NveStatus;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let about = Operation::new("health", "Metrics in Prometheus' text format").empty(200);
+    routes.add(Verb::Get, "/metrics", about, show)
+}
+
+async fn show(Shared(api): Shared<Api>) -> impl IntoResponse {
+    let text = render(&api.fabric);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// Metrics, family by family.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let mut list = String::new();
+        for (label, text) in labels {
+            let text = text
+                .replace('\\', r"\\")
+                .replace('"', r#"\""#)
+                .replace('\n', r"\n");
+            let comma = if list.is_empty() { "" } else { "," };
+            // Writing to a string cannot fail.
+            let _ = write!(list, "{comma}{label}=\"{text}\"");
+        }
+        match list.as_str() {
+            "" => self.line(format_args!("{name} {value}")),
+            list => self.line(format_args!("{name}{{{list}}} {value}")),
+        }
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+fn render(fabric: &Fabric) -> String {
+    let state = fabric.controller().snapshot();
+    let mut text = Text::default();
+    objects(&mut text, &state);
+    text.family(
+        "sluice_rejected_connections_total",
+        "counter",
+        "Connections refused, by reason.",
+    );
+    for (reason, count) in fabric.registry().rejections() {
+        text.sample(
+            "sluice_rejected_connections_total",
+            &[("reason", reason.name())],
+            count,
+        );
+    }
+    let nves: Vec<(String, NveStatus)> = state
+        .nves()
+        .map(|nve| {
+            (
+                nve.name.clone(),
+                fabric.registry().status(nve.id).unwrap_or_default(),
+            )
+        })
+        .collect();
+    sessions(&mut text, &nves);
+    counters(&mut text, &nves);
+    text.0
+}
+
+fn objects(text: &mut Text, state: &State) {
+    text.family(
+        "sluice_objects",
+        "gauge",
+        "Objects that the shim knows, by kind.",
+    );
+    let counts = [
+        ("network", state.networks().count()),
+        ("subnet", state.subnets().count()),
+        ("port", state.ports().count()),
+        ("nve", state.nves().count()),
+        ("vtep", state.vteps().count()),
+        ("vm", state.vms().count()),
+    ];
+    for (kind, count) in counts {
+        text.sample("sluice_objects", &[("kind", kind)], count);
+    }
+}
+
+fn sessions(text: &mut Text, nves: &[(String, NveStatus)]) {
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&NveStatus) -> u64| {
+        text.family(name, kind, help);
+        for (nve, status) in nves {
+            text.sample(name, &[("nve", nve)], value(status));
+        }
+    };
+    family(
+        "sluice_nve_connected",
+        "gauge",
+        "Whether the NVE has a session.",
+        |s| u64::from(s.connection.is_some()),
+    );
+    family(
+        "sluice_nve_in_sync",
+        "gauge",
+        "Whether the NVE has the tables it should.",
+        |s| u64::from(s.in_sync),
+    );
+    family(
+        "sluice_nve_generation",
+        "gauge",
+        "Generation in force.",
+        |s| s.generation,
+    );
+    family(
+        "sluice_nve_sessions_total",
+        "counter",
+        "Sessions begun.",
+        |s| s.counts.sessions,
+    );
+    family(
+        "sluice_nve_syncs_skipped_total",
+        "counter",
+        "Sessions that needed no sync.",
+        |s| s.counts.syncs_skipped,
+    );
+    family(
+        "sluice_nve_syncs_full_total",
+        "counter",
+        "Full states applied.",
+        |s| s.counts.syncs_full,
+    );
+    family(
+        "sluice_nve_syncs_incremental_total",
+        "counter",
+        "Changes applied.",
+        |s| s.counts.syncs_incremental,
+    );
+    family(
+        "sluice_nve_refused_total",
+        "counter",
+        "Transactions refused.",
+        |s| s.counts.refused,
+    );
+}
+
+fn counters(text: &mut Text, nves: &[(String, NveStatus)]) {
+    let stats = || {
+        nves.iter()
+            .filter_map(|(nve, status)| Some((nve.as_str(), status.last_stats?.stats)))
+    };
+    text.family(
+        "sluice_nve_dropped_packets_total",
+        "counter",
+        "Frames dropped, by reason.",
+    );
+    for (nve, stats) in stats() {
+        for (reason, count) in DropReason::ALL.iter().zip(stats.drops) {
+            let labels = [("nve", nve), ("reason", reason.name())];
+            text.sample("sluice_nve_dropped_packets_total", &labels, count);
+        }
+    }
+    let mut nics = |name: &str, help: &str, value: fn(&NicStats) -> u64| {
+        text.family(name, "counter", help);
+        for (nve, stats) in stats() {
+            for (nic, counts) in [("trunk", stats.trunk), ("uplink", stats.uplink)] {
+                text.sample(name, &[("nve", nve), ("nic", nic)], value(&counts));
+            }
+        }
+    };
+    nics(
+        "sluice_nve_received_packets_total",
+        "Frames received.",
+        |nic| nic.rx_packets,
+    );
+    nics(
+        "sluice_nve_received_bytes_total",
+        "Bytes received.",
+        |nic| nic.rx_bytes,
+    );
+    nics("sluice_nve_sent_packets_total", "Frames sent.", |nic| {
+        nic.tx_packets
+    });
+    nics("sluice_nve_sent_bytes_total", "Bytes sent.", |nic| {
+        nic.tx_bytes
+    });
+    let mut gauges = |name: &str, kind: &str, help: &str, value: fn(&Stats) -> u64| {
+        text.family(name, kind, help);
+        for (nve, stats) in stats() {
+            text.sample(name, &[("nve", nve)], value(&stats));
+        }
+    };
+    gauges(
+        "sluice_nve_arp_replies_total",
+        "counter",
+        "ARP answered.",
+        |s| s.arp_replies,
+    );
+    gauges("sluice_nve_heap_used_bytes", "gauge", "Heap in use.", |s| {
+        s.heap_used
+    });
+    gauges("sluice_nve_heap_size_bytes", "gauge", "Heap in all.", |s| {
+        s.heap_size
+    });
+    gauges(
+        "sluice_nve_busy_microseconds_total",
+        "counter",
+        "Poll loop busy.",
+        |s| s.busy_us,
+    );
+    text.family("sluice_nve_records", "gauge", "Records in force, by table.");
+    for (nve, stats) in stats() {
+        let t = stats.tables;
+        for (table, count) in [
+            ("vap", t.vaps),
+            ("fdb", t.fdb),
+            ("neighbor", t.neighbors),
+            ("flood", t.flood),
+        ] {
+            text.sample(
+                "sluice_nve_records",
+                &[("nve", nve), ("table", table)],
+                count,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut text = Text::default();
+        text.sample("a", &[("nve", "x\"y\\z\n")], 1);
+        text.sample("b", &[], 2);
+        assert_eq!(text.0, "a{nve=\"x\\\"y\\\\z\\n\"} 1\nb 2\n");
+    }
+}
