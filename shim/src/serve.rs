@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::events::Subscriber;
 use crate::fabric::Fabric;
 use crate::http::server;
 use crate::northbound::{self, Api};
@@ -37,6 +39,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         public_key = keys.public_hex(),
         "shim serves"
     );
+    let _subscribers = follow_managers(&config, &fabric)?;
     let api = Api::new(fabric.clone());
     tokio::select! {
         () = server::serve(north, northbound::router(api), shutdown) => {}
@@ -44,6 +47,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts a subscriber for each manager; they end when the set is dropped.
+fn follow_managers(config: &Config, fabric: &Fabric) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    for manager in &config.managers {
+        let credentials = manager.credentials()?;
+        let subscriber = Subscriber::new(&manager.name, &manager.url, credentials, fabric.clone())
+            .with_context(|| format!("managers: {}", manager.name))?;
+        tasks.spawn(subscriber.run());
+    }
+    Ok(tasks)
 }
 
 async fn listen(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

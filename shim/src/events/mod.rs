@@ -2,6 +2,8 @@
 
 pub mod recent;
 pub mod sink;
+mod subscriber;
 pub mod types;
 
 pub use sink::{EventSink, SinkError};
+pub use subscriber::{StatusHandle, Subscriber, SubscriberStatus};
