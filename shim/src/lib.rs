@@ -15,6 +15,7 @@ pub mod http;
 pub mod intent;
 pub mod model;
 pub mod northbound;
+pub mod notice;
 pub mod nvectl;
 pub mod placement;
 pub mod serve;

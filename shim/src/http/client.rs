@@ -140,15 +140,42 @@ impl Client {
     /// # Errors
     /// Any of [`ClientError`].
     pub async fn post<T: Serialize>(&self, target: &str, body: &T) -> Result<(), ClientError> {
+        self.post_bytes(target, body).await?;
+        Ok(())
+    }
+
+    /// `POST` of JSON, and the answer's JSON.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn post_json<T: Serialize, R: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &T,
+    ) -> Result<R, ClientError> {
+        let answer = self.post_bytes(target, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.unreadable(target, error.to_string()))
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn delete(&self, target: &str) -> Result<(), ClientError> {
+        self.send(&Method::DELETE, target, HeaderMap::new(), Bytes::new())
+            .await?;
+        Ok(())
+    }
+
+    async fn post_bytes<T: Serialize>(&self, target: &str, body: &T) -> Result<Bytes, ClientError> {
         let body = serde_json::to_vec(body).map_err(|e| self.unreadable(target, e.to_string()))?;
         let json = HeaderValue::from_static("application/json");
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
         let response = self
             .send(&Method::POST, target, headers, Bytes::from(body))
             .await?;
-        self.collect(target, response.into_body(), LARGEST_ERROR)
-            .await?;
-        Ok(())
+        self.collect(target, response.into_body(), LARGEST_BODY)
+            .await
     }
 
     /// `GET` of a stream of events (`text/event-stream`), from after `last_event_id`
