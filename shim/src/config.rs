@@ -217,14 +217,7 @@ impl Config {
     /// # Errors
     /// With the key and, for malformed text, its line.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let config: Config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let config: Config = read(path)?;
         config.check()?;
         Ok(config)
     }
@@ -299,6 +292,21 @@ impl Manager {
         )?;
         Credentials::new(&self.username, password)
     }
+}
+
+/// Reads a configuration file of any kind.
+///
+/// # Errors
+/// When it cannot be read, and when it has not the right shape: with the line.
+pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use shim::config::{Config, EXAMPLE, Log, LogFormat};
-use shim::serve;
+use shim::config::{self, Config, EXAMPLE, Log, LogFormat};
 use shim::southbound::KeyPair;
+use shim::{notice, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +31,17 @@ enum Command {
     Serve {
         /// Configuration file; without one, every key has its default.
         #[arg(long, env = "SLUICE_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Run the notice module of a hypervisor manager, with VMs that are what its own
+    /// REST interface says.
+    #[command(after_help = "Examples:\n  \
+        shim notice --config notice.toml\n  \
+        curl --digest -u shim:$(cat /var/lib/sluice/notice/password) \\\n    \
+        http://127.0.0.1:9697/v1/inventory")]
+    Notice {
+        /// Configuration file; without one, every key has its default.
+        #[arg(long, env = "SLUICE_NOTICE_CONFIG")]
         config: Option<PathBuf>,
     },
     /// Make a key pair: the private key goes into FILE, the public one is printed.
@@ -65,6 +76,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             start_log(&config.log)?;
             runtime()?.block_on(async { serve::run(config, stop_signal()?).await })
         }
+        Command::Notice { config } => {
+            let config = match config {
+                Some(path) => config::read(&path)?,
+                None => notice::Config::default(),
+            };
+            start_log(&config.log)?;
+            runtime()?.block_on(async { Ok(notice::run(config, stop_signal()?).await?) })
+        }
         Command::Keygen { file } => {
             println!("{}", KeyPair::load_or_create(&file)?.public_hex());
             Ok(())
@@ -88,6 +107,7 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
         .with_context(|| format!("log.level: {:?} is no filter", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match log.format {
