@@ -22,6 +22,7 @@ listen = "127.0.0.1:9696"
 
 [southbound]            # NVEs connect here
 listen = "0.0.0.0:6653"
+#key_file = "/etc/sluice/shim.key"   # made if absent; shim.key in data_dir by default
 
 [network]
 underlay_mtu = 1500     # bytes of an IP packet between VTEPs
@@ -107,6 +108,9 @@ pub struct Northbound {
 pub struct Southbound {
     /// Where NVEs connect to.
     pub listen: SocketAddr,
+    /// The shim's private key, made at the first start; `shim.key` in `data_dir` if
+    /// absent.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `[network]`
@@ -183,6 +187,7 @@ impl Default for Southbound {
     fn default() -> Self {
         Southbound {
             listen: SocketAddr::from(([0, 0, 0, 0], 6653)),
+            key_file: None,
         }
     }
 }

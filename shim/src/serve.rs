@@ -19,7 +19,7 @@ use crate::northbound::{self, Api};
 use crate::southbound::{self, KeyPair, NveDirectory, Registry};
 use crate::store::EmbeddedStore;
 
-/// The shim's private key, in the data directory; made at the first start.
+/// The shim's private key in the data directory, if the configuration names no other.
 pub const KEY_FILE: &str = "shim.key";
 
 /// Runs until `shutdown` completes.
@@ -28,7 +28,13 @@ pub const KEY_FILE: &str = "shim.key";
 /// If the store cannot be opened or an address cannot be listened on.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let store = EmbeddedStore::open(&config.data_dir)?;
-    let keys = KeyPair::load_or_create(&config.data_dir.join(KEY_FILE))?;
+    let in_data_dir = || config.data_dir.join(KEY_FILE);
+    let key_file = config
+        .southbound
+        .key_file
+        .clone()
+        .unwrap_or_else(in_data_dir);
+    let keys = KeyPair::load_or_create(&key_file)?;
     let controller = Controller::open(Box::new(store), config.settings())?;
     let fabric = Fabric::new(controller, Arc::new(Registry::new()));
     let north = listen("northbound", config.northbound.listen).await?;

@@ -55,7 +55,6 @@ pub(super) fn nves(answer: &Value) -> String {
         "DROPS",
     ];
     let cells = |nve: &Value| {
-        let status = &nve["status"];
         let drops: u64 = nve["drops"]
             .as_object()
             .map_or(0, |d| d.values().filter_map(Value::as_u64).sum());
@@ -64,10 +63,10 @@ pub(super) fn nves(answer: &Value) -> String {
             cell(&nve["host_name"]),
             cell(&nve["vtep"]),
             cell(&nve["state"]),
-            yes_no(&status["in_sync"]).to_owned(),
-            cell(&status["generation"]),
+            yes_no(&nve["in_sync"]).to_owned(),
+            cell(&nve["generation"]),
             cell(&nve["desired"]["vaps"]),
-            duration(&status["image"]["boot_us"]),
+            duration(&nve["image"]["boot_us"]),
             drops.to_string(),
         ]
     };
@@ -76,8 +75,7 @@ pub(super) fn nves(answer: &Value) -> String {
 
 /// `nve show`.
 pub(super) fn nve(nve: &Value) -> String {
-    let status = &nve["status"];
-    let stats = &status["last_stats"]["stats"];
+    let stats = &nve["last_stats"]["stats"];
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
@@ -86,18 +84,18 @@ pub(super) fn nve(nve: &Value) -> String {
     for key in ["name", "id", "host_name", "vtep", "public_key", "state"] {
         line(key, cell(&nve[key]));
     }
-    line("version", cell(&status["image"]["version"]));
-    line("address", cell(&status["connection"]["address"]));
-    line("connected since", cell(&status["connection"]["since"]));
-    line("boot", duration(&status["image"]["boot_us"]));
-    line("in sync", yes_no(&status["in_sync"]).to_owned());
-    line("generation", cell(&status["generation"]));
-    line("digest", cell(&status["digest"]));
+    line("version", cell(&nve["image"]["version"]));
+    line("address", cell(&nve["connection"]["address"]));
+    line("connected since", cell(&nve["connection"]["since"]));
+    line("boot", duration(&nve["image"]["boot_us"]));
+    line("in sync", yes_no(&nve["in_sync"]).to_owned());
+    line("generation", cell(&nve["generation"]));
+    line("digest", cell(&nve["digest"]));
     line(
         "connect to applied",
-        duration(&status["connect_to_applied_us"]),
+        duration(&nve["connect_to_applied_us"]),
     );
-    line("last commit", duration(&status["last_applied"]["apply_us"]));
+    line("last commit", duration(&nve["last_applied"]["apply_us"]));
     line(
         "uptime",
         duration(&Value::from(
@@ -113,7 +111,7 @@ pub(super) fn nve(nve: &Value) -> String {
         ),
     );
     line("arp replies", cell(&stats["arp_replies"]));
-    let capacity = &status["image"]["capacity"];
+    let capacity = &nve["image"]["capacity"];
     let sizes = ["vaps", "fdb", "neighbors", "flood"].map(|key| {
         let cells = [&nve["desired"][key], &stats["tables"][key], &capacity[key]];
         std::iter::once(key.to_owned())

@@ -67,7 +67,15 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
     let mut new = json!({"type": "object", "properties": properties});
     let mut nve = new.clone();
     nve["properties"]["state"] = json!({"enum": ["connected", "disconnected"]});
-    for key in ["desired", "drops", "status"] {
+    for key in [
+        "desired",
+        "drops",
+        "connection",
+        "image",
+        "last_applied",
+        "last_stats",
+        "counts",
+    ] {
         nve["properties"][key] = json!({"type": "object"});
     }
     new["required"] = json!(["name", "host_name", "vtep", "public_key"]);
@@ -86,6 +94,7 @@ struct View {
     desired: TableSizes,
     /// Frames dropped, by reason; reasons that did not occur are left out.
     drops: BTreeMap<&'static str, u64>,
+    #[serde(flatten)]
     status: NveStatus,
 }
 
