@@ -12,15 +12,21 @@
 
 pub mod artifacts;
 pub mod cases;
+pub mod control;
 pub mod fabric;
+pub mod forward;
+pub mod http;
 pub mod lab;
+pub mod matrix;
 pub mod netns;
 pub mod nve;
 pub mod ovs;
 pub mod process;
 pub mod qemu;
 pub mod reach;
+pub mod run;
 pub mod rundir;
 pub mod sandbox;
+pub mod site;
 pub mod vm;
 pub mod wait;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_lab::{cases, sandbox};
+use sluice_lab::{cases, run, sandbox};
 
 /// Runs the product in a lab of two hypervisors on this machine. Needs root.
 #[derive(Parser)]
@@ -17,6 +17,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Start a lab, show who reaches whom, and stay until Ctrl-C.
+    Run {
+        /// End after the table, with a status that says whether it is right.
+        #[arg(long)]
+        once: bool,
+    },
     /// Run the end-to-end tests.
     Test {
         /// Run only tests whose names contain this.
@@ -42,6 +48,7 @@ fn main() -> ExitCode {
 fn work(verb: &Verb) -> Result<ExitCode> {
     let sandbox = sandbox::enter()?;
     let fine = match verb {
+        Verb::Run { once } => run::run(&sandbox, *once)?,
         Verb::Test { filter } => cases::run(filter, &sandbox.run_dir),
     };
     Ok(if fine {
