@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod capture;
 pub mod cases;
 pub mod control;
 pub mod fabric;

@@ -49,7 +49,7 @@ fn work(verb: &Verb) -> Result<ExitCode> {
     let sandbox = sandbox::enter()?;
     let fine = match verb {
         Verb::Run { once } => run::run(&sandbox, *once)?,
-        Verb::Test { filter } => cases::run(filter, &sandbox.run_dir),
+        Verb::Test { filter } => cases::run(filter, &sandbox.run_dir)?,
     };
     Ok(if fine {
         ExitCode::SUCCESS

@@ -1,17 +1,16 @@
 //! The lab's switches, without any NVE: a tag is a broadcast domain of its own.
 
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 
+use super::Context;
 use crate::fabric::{CONTROL_ADDRESS, Fabric};
 use crate::lab::Lab;
 use crate::reach;
 use crate::vm::{Interface, Vm};
 
 /// See [`super::CASES`].
-pub(super) fn run(dir: &Path) -> Result<()> {
-    let lab = Lab::two_hypervisors(dir)?;
+pub(super) fn run(context: &Context) -> Result<()> {
+    let lab = Lab::two_hypervisors(&context.dir)?;
     let mut vms = Vec::new();
     // Bridge and tag of each: only the first two share both.
     for (bridge, tag) in [("hv-a", 101), ("hv-a", 101), ("hv-a", 102), ("hv-b", 101)] {

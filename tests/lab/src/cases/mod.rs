@@ -1,33 +1,107 @@
 //! The end-to-end tests, one for each promise of the product.
 
+mod connectivity;
+mod events;
 mod fabric;
+mod headless;
+mod openstack;
+mod operate;
+mod reboot;
+mod refusals;
+mod third_party_vtep;
+mod wire;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-/// A test: what it shows, and how. It gets a directory for its logs.
+use crate::artifacts::Artifacts;
+use crate::process::tail;
+
+/// What a test gets.
+#[derive(Debug)]
+struct Context {
+    /// A directory of its own, for logs and captures.
+    dir: PathBuf,
+    /// The programs under test.
+    artifacts: Artifacts,
+}
+
+/// A test: what it shows, and how.
 struct Case {
     name: &'static str,
     shows: &'static str,
-    run: fn(&Path) -> Result<()>,
+    run: fn(&Context) -> Result<()>,
 }
 
-const CASES: &[Case] = &[Case {
-    name: "fabric",
-    shows: "the lab's own switches forward and isolate as a data centre's do",
-    run: fabric::run,
-}];
+const CASES: &[Case] = &[
+    Case {
+        name: "fabric",
+        shows: "the lab's own switches forward and isolate as a data centre's do",
+        run: fabric::run,
+    },
+    Case {
+        name: "connectivity",
+        shows: "VMs of a network reach each other on one NVE and across; networks stay apart",
+        run: connectivity::run,
+    },
+    Case {
+        name: "wire",
+        shows: "a third-party decoder agrees with every header on trunk and underlay",
+        run: wire::run,
+    },
+    Case {
+        name: "third-party-vtep",
+        shows: "a Linux vxlan device exchanges ping and TCP with a VM behind an NVE",
+        run: third_party_vtep::run,
+    },
+    Case {
+        name: "openstack",
+        shows: "openstacksdk manages networks, subnets and ports, unmodified",
+        run: openstack::run,
+    },
+    Case {
+        name: "operate",
+        shows: "nvectl, metrics and the API's description say what is there",
+        run: operate::run,
+    },
+    Case {
+        name: "events",
+        shows: "lifecycle events change forwarding; wrong requests are refused and change nothing",
+        run: events::run,
+    },
+    Case {
+        name: "reboot",
+        shows: "an NVE that is killed forwards again without an operator",
+        run: reboot::run,
+    },
+    Case {
+        name: "headless",
+        shows: "traffic goes on without the shim, which takes up where it was",
+        run: headless::run,
+    },
+    Case {
+        name: "refusals",
+        shows: "unknown keys and garbage are refused, logged, and cost only their connection",
+        run: refusals::run,
+    },
+];
 
 /// Runs the tests whose names contain `filter`, with logs under `dir`; whether
 /// all passed. The last line counts them.
-pub fn run(filter: &str, dir: &Path) -> bool {
+pub fn run(filter: &str, dir: &Path) -> Result<bool> {
+    let artifacts = Artifacts::find()?;
     let (mut passed, mut failed) = (0, 0);
     for case in CASES.iter().filter(|case| case.name.contains(filter)) {
         println!("test {}: {}", case.name, case.shows);
+        let context = Context {
+            dir: dir.join(case.name),
+            artifacts: artifacts.clone(),
+        };
         let start = Instant::now();
-        let outcome = (case.run)(&dir.join(case.name));
+        let outcome = (case.run)(&context);
         let seconds = start.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -37,9 +111,28 @@ pub fn run(filter: &str, dir: &Path) -> bool {
             Err(error) => {
                 failed += 1;
                 println!("test {}: FAILED ({seconds:.1} s): {error:#}", case.name);
+                print_logs(&context.dir)?;
             }
         }
     }
     println!("{passed} passed, {failed} failed");
-    failed == 0
+    Ok(failed == 0)
+}
+
+/// Prints the end of every log and console in `dir`.
+fn print_logs(dir: &Path) -> Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|e| e == "log" || e == "console")
+        })
+        .collect();
+    files.sort();
+    for file in files {
+        println!("  the end of {}:\n{}", file.display(), tail(&file, 30));
+    }
+    Ok(())
 }

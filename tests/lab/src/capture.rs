@@ -1,0 +1,82 @@
+//! Captures on a cable, decoded by tshark(1), which the product has no part in.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+use crate::process::{self, Daemon};
+use crate::wait;
+
+/// How long frames may be on their way to the file.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// A capture that runs.
+#[derive(Debug)]
+pub struct Capture {
+    tcpdump: Daemon,
+    file: PathBuf,
+}
+
+/// A capture that is complete.
+#[derive(Debug)]
+pub struct Frames(PathBuf);
+
+impl Capture {
+    /// Captures every frame on `device`, in both directions, to `dir`.
+    pub fn start(netns: &Netns, device: &str, dir: &Path) -> Result<Capture> {
+        let file = dir.join(format!("{device}.pcap"));
+        let log = dir.join(format!("{device}.tcpdump.log"));
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump
+            .args(["-i", device, "-n", "-s", "0", "-U", "--immediate-mode"])
+            .args(["-Z", "root", "-w"])
+            .arg(&file);
+        let mut tcpdump = Daemon::spawn("tcpdump", netns, &mut tcpdump, &log)?;
+        wait::until_true("tcpdump", Duration::from_secs(10), || {
+            tcpdump.check()?;
+            Ok(process::tail(&log, 5).contains("listening on"))
+        })?;
+        Ok(Capture { tcpdump, file })
+    }
+
+    /// Ends the capture.
+    pub fn stop(mut self) -> Result<Frames> {
+        thread::sleep(SETTLE);
+        self.tcpdump.kill()?;
+        Ok(Frames(self.file))
+    }
+}
+
+impl Frames {
+    /// The given fields of each frame that matches `filter`, both in Wireshark's
+    /// words. A field that occurs more than once, as in the outer and the inner
+    /// header, is separated by commas, outer first. Checksums are verified.
+    pub fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+        let mut tshark = Command::new("tshark");
+        tshark
+            .args(["-n", "-T", "fields", "-Y", filter])
+            .arg("-r")
+            .arg(&self.0);
+        for protocol in ["ip", "udp", "tcp"] {
+            tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+        }
+        for field in fields {
+            tshark.args(["-e", field]);
+        }
+        let printed = process::output(&mut tshark)?;
+        Ok(printed.lines().map(split).collect())
+    }
+
+    /// How many frames match `filter`.
+    pub fn count(&self, filter: &str) -> Result<usize> {
+        Ok(self.fields(filter, &["frame.number"])?.len())
+    }
+}
+
+fn split(line: &str) -> Vec<String> {
+    line.split('\t').map(str::to_owned).collect()
+}
