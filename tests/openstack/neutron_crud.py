@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import sys
 import uuid
+from importlib import metadata
 
 import openstack
 from openstack import exceptions
@@ -28,9 +29,7 @@ def check(function):
 def connect(url):
     return openstack.connect(
         auth_type="none",
-        endpoint=url,
         network_endpoint_override=url,
-        network_api_version="2.0",
     ).network
 
 
@@ -299,7 +298,7 @@ def main():
         print(f"ok  {function.__name__}", flush=True)
     left = [n.name for n in net.networks() if n.name.startswith(f"crud-{RUN}")]
     assert not left, left
-    print(f"{len(CHECKS)} checks, openstacksdk {openstack.version.__version__}")
+    print(f"{len(CHECKS)} checks, openstacksdk {metadata.version('openstacksdk')}")
 
 
 if __name__ == "__main__":
