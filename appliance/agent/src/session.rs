@@ -186,7 +186,8 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
     }
 
     /// Takes bytes that came over the connection, up to the end of one frame,
-    /// and applies that frame to `tables`. After an error, `poll` says `Close`.
+    /// and applies that frame to `tables`. After an error, `poll` says `Close`;
+    /// without a connection there is nothing to close.
     pub fn receive(
         &mut self,
         clock: &dyn Fn() -> Nanos,
@@ -199,6 +200,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
                 consumed,
                 committed: self.generation != before,
             }),
+            Err(CloseReason::NotConnected) => Err(CloseReason::NotConnected),
             Err(reason) => {
                 self.close(reason);
                 Err(reason)
