@@ -8,7 +8,7 @@ use std::num::NonZeroU8;
 use nve_agent::{
     Action, CloseReason, Entropy, NoEntropy, Phase, PrivateKey, Session, SessionConfig, TableStore,
 };
-use nve_datapath::{Nanos, TableError};
+use nve_datapath::{Nanos, TableError, Tables};
 use nve_protocol::*;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -446,4 +446,61 @@ pub fn puts(generation: u64, full: bool, records: &[Record], after: &Model) -> V
         digest: after.digest(),
     }));
     messages
+}
+
+/// A source of random numbers that has none.
+pub struct Dry;
+
+impl Entropy for Dry {
+    fn fill(&mut self, _: &mut [u8]) -> Result<(), NoEntropy> {
+        Err(NoEntropy)
+    }
+}
+
+/// A session over the datapath's tables, without a link.
+pub struct Wire {
+    session: Session<Tables, Seeded>,
+    shim: Shim,
+}
+
+impl Wire {
+    pub fn established(tables: &mut Tables) -> Self {
+        let mut wire = Wire {
+            session: Session::new(config(1), Seeded(42)),
+            shim: Shim::new(SHIM_KEY, 1),
+        };
+        assert_eq!(wire.session.poll(Nanos(1)), Action::Dial(0));
+        wire.session.connected(Nanos(1));
+        for _ in 0..2 {
+            let bytes = wire.exchange();
+            wire.give(&bytes, tables);
+        }
+        assert_eq!(wire.session.phase(), Phase::Established);
+        wire.shim.heard.clear();
+        wire
+    }
+
+    pub fn send(&mut self, messages: &[ToNve], tables: &mut Tables) {
+        let bytes = self.shim.seal(messages);
+        self.give(&bytes, tables);
+    }
+
+    /// What the session has said since.
+    pub fn answers(&mut self) -> Vec<ToShim> {
+        self.exchange();
+        std::mem::take(&mut self.shim.heard)
+    }
+
+    fn exchange(&mut self) -> Vec<u8> {
+        let mut room = [0; 4_096];
+        let count = self.session.transmit(&mut room);
+        self.shim.receive(&room[..count]).unwrap()
+    }
+
+    fn give(&mut self, mut bytes: &[u8], tables: &mut Tables) {
+        while !bytes.is_empty() {
+            let received = self.session.receive(&|| Nanos(1), bytes, tables).unwrap();
+            bytes = &bytes[received.consumed..];
+        }
+    }
 }
