@@ -157,7 +157,7 @@ async fn nonsense_within_a_session_ends_it() {
             }
         }
         while peer.receive().await.is_some() {}
-        shim.wait(config.nve, |s| s.connection.is_none()).await;
+        shim.wait_gone(config.nve).await;
     }
     shim.assert_serves().await;
 }
@@ -207,5 +207,5 @@ async fn an_nve_that_stops_reading_is_cut_off_alone() {
     let _peer = Peer::greet(&shim, &config, TableDigest(1)).await;
     shim.wait(config.nve, |s| s.connection.is_some()).await;
     shim.assert_serves().await;
-    shim.wait(config.nve, |s| s.connection.is_none()).await;
+    shim.wait_gone(config.nve).await;
 }

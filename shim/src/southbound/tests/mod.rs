@@ -101,6 +101,11 @@ impl Shim {
             .await
     }
 
+    /// Waits until the shim has noticed that an NVE's connection is gone.
+    async fn wait_gone(&self, nve: Uuid) {
+        self.wait(nve, |s| s.connection.is_none()).await;
+    }
+
     fn rejected(&self, reason: Rejection) -> u64 {
         let mut counts = self.registry.rejections();
         let (_, count) = counts.find(|(counted, _)| *counted == reason).unwrap();

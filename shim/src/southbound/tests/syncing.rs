@@ -49,7 +49,7 @@ async fn an_nve_that_comes_back_unchanged_gets_nothing() {
     let nve = NativeNve::start(&config).unwrap();
     shim.wait_in_sync(config.nve, &tables).await;
     let stopped = nve.stop().unwrap();
-    shim.wait(config.nve, |s| s.connection.is_none()).await;
+    shim.wait_gone(config.nve).await;
     let nve = stopped.start().unwrap();
     let before = nve.state();
     let status = shim.wait_in_sync(config.nve, &tables).await;
@@ -98,6 +98,7 @@ async fn what_changed_while_an_nve_was_away_is_all_it_gets() {
     let nve = NativeNve::start(&config).unwrap();
     shim.wait_in_sync(config.nve, &tables).await;
     let stopped = nve.stop().unwrap();
+    shim.wait_gone(config.nve).await;
     let changed = stations(2_990);
     shim.directory.set(config.nve, Arc::clone(&changed));
     let _nve = stopped.start().unwrap();
@@ -114,6 +115,7 @@ async fn an_nve_with_other_tables_gets_everything() {
     let nve = NativeNve::start(&config).unwrap();
     shim.wait_in_sync(config.nve, &tables).await;
     let mut stopped = nve.stop().unwrap();
+    shim.wait_gone(config.nve).await;
     stopped.put(&fdb(1_000, 9));
     let nve = stopped.start().unwrap();
     let status = shim.wait_in_sync(config.nve, &tables).await;
@@ -150,6 +152,7 @@ async fn a_lost_connection_in_mid_sync_leaves_whole_tables() {
         let goal = nve.state().received + 100_000 * (turn + 1);
         nve.wait(LIMIT, |state| state.received > goal).unwrap();
         stopped = nve.stop().unwrap();
+        shim.wait_gone(config.nve).await;
         let state = stopped.state();
         let whole = [old.digest(), new.digest()].contains(&state.digest);
         assert!(whole, "{state:?}");
@@ -205,7 +208,7 @@ async fn a_removed_nve_loses_its_session_and_is_unknown() {
     let nve = NativeNve::start(&config).unwrap();
     shim.wait_in_sync(config.nve, &tables).await;
     shim.directory.remove(config.nve);
-    shim.wait(config.nve, |s| s.connection.is_none()).await;
+    shim.wait_gone(config.nve).await;
     shim.wait_rejected(Rejection::UnknownKey, 1).await;
     assert_eq!(nve.state().digest, tables.digest(), "it forwards on");
     shim.registry.remove(config.nve);
