@@ -48,14 +48,13 @@ fn show_nves(site: &Site) -> Result<()> {
         "NVE", "VTEP", "state", "generation"
     );
     for nve in site.nves()? {
-        let status = &nve["status"];
-        let boot = status["image"]["boot_us"].as_u64().unwrap_or_default();
+        let boot = nve["image"]["boot_us"].as_u64().unwrap_or_default();
         println!(
             "{:8}{:14}{:14}{:12}{} ms",
             text(&nve, "name")?,
             text(&nve, "vtep")?,
             text(&nve, "state")?,
-            status["generation"].to_string(),
+            nve["generation"].to_string(),
             boot / 1000
         );
     }

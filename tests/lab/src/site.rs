@@ -140,10 +140,7 @@ impl Site {
     /// Waits until both NVEs have a session and the tables that they should have.
     pub fn await_connected(&self) -> Result<()> {
         wait::until_true("both NVEs to connect", CONNECT, || {
-            Ok(self
-                .nves()?
-                .iter()
-                .all(|nve| nve["status"]["in_sync"] == true))
+            Ok(self.nves()?.iter().all(|nve| nve["in_sync"] == true))
         })
     }
 

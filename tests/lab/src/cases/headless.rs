@@ -48,7 +48,7 @@ fn restart_without_change(site: &mut Site) -> Result<()> {
     site.await_active()?;
     ensure!(state(site)? == before, "state changed over the restart");
     for nve in site.nves()? {
-        let (name, counts) = (&nve["name"], &nve["status"]["counts"]);
+        let (name, counts) = (&nve["name"], &nve["counts"]);
         let sent = (&counts["syncs_full"], &counts["syncs_incremental"]);
         ensure!(
             sent == (&0.into(), &0.into()),

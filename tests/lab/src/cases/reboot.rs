@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
         first_frame.as_millis()
     );
     site.await_connected()?;
-    let status = &site.nve_state("nve-a")?["status"];
+    let status = &site.nve_state("nve-a")?;
     println!(
         "  connect to applied: {} us; of it on the NVE, from begin to the end of commit: {} us",
         status["connect_to_applied_us"], status["last_applied"]["total_us"]

@@ -50,7 +50,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
 }
 
 fn connected_since(site: &Site, name: &str) -> Result<Option<String>> {
-    let since = &site.nve_state(name)?["status"]["connection"]["since"];
+    let since = &site.nve_state(name)?["connection"]["since"];
     Ok(since.as_str().map(str::to_owned))
 }
 
