@@ -237,7 +237,7 @@ pub fn with_tag(frame: &[u8], vlan: u16) -> Vec<u8> {
         vlan_id: VlanId::try_new(vlan).unwrap(),
         ether_type: etherparse::EtherType(u16::from_be_bytes([frame[12], frame[13]])),
     };
-    let [tci_and_type @ ..] = header.to_bytes();
+    let tci_and_type = header.to_bytes();
     [&frame[..12], &[0x81, 0x00], &tci_and_type, &frame[14..]].concat()
 }
 
