@@ -116,12 +116,16 @@ pub fn routes(routes: Routes) -> Routes {
 }
 
 async fn versions(headers: HeaderMap) -> Json<Value> {
-    let href = format!("{}/v2.0/", base_url(&headers));
-    Json(json!({"versions": [{
-        "id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}],
-    }]}))
+    Json(json!({"versions": [version(&base_url(&headers))]}))
 }
 
+fn version(base: &str) -> Value {
+    let href = format!("{base}/v2.0/");
+    json!({"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]})
+}
+
+/// As Neutron's, and a version document as well: keystoneauth looks for one here
+/// when the endpoint that it is given ends in the version.
 async fn resources(headers: HeaderMap) -> Json<Value> {
     let base = base_url(&headers);
     let resources: Vec<Value> = COLLECTIONS
@@ -132,7 +136,7 @@ async fn resources(headers: HeaderMap) -> Json<Value> {
                 "links": [{"rel": "self", "href": href}]})
         })
         .collect();
-    Json(json!({"resources": resources}))
+    Json(json!({"resources": resources, "version": version(&base)}))
 }
 
 async fn extensions() -> Json<Value> {
