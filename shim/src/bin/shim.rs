@@ -107,9 +107,10 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
         .with_context(|| format!("log.level: {:?} is no filter", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // Or a reader of the log that goes away takes the daemon along.
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
