@@ -130,7 +130,8 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for Failure {
     fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Failure {
         let field = error.path().to_string();
         let failure = Failure::malformed(error.inner());
-        if field == "." {
+        // The whole body, or a place without a name.
+        if matches!(field.as_str(), "." | "?") {
             return failure;
         }
         failure.of_field(field)
