@@ -1,9 +1,14 @@
 //! VM lifecycle events of hypervisor managers (the paper, section II.A).
 
+mod messages;
 pub mod recent;
 pub mod sink;
+mod status;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use sink::{EventSink, SinkError};
-pub use subscriber::{StatusHandle, Subscriber, SubscriberStatus};
+pub use status::{StatusHandle, SubscriberStatus};
+pub use subscriber::{Subscriber, Timing};

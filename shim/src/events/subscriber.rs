@@ -6,77 +6,57 @@
 //! cannot resume or sends what cannot be read: so a lost event delays, and does
 //! not corrupt. Silence for longer than the heartbeats allow ends the connection.
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
+use axum::http::StatusCode;
 use hyper::body::Incoming;
-use serde::Serialize;
 use serde_json::json;
-use sse_core::{MessageEvent, SseDecoder, SseEvent};
+use sse_core::MessageEvent;
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
+use super::messages::{Messages, Sign, StreamEnd};
+use super::status::StatusHandle;
 use super::types::{EventType, Inventory, LifecycleEvent};
 use super::{EventSink, SinkError};
 use crate::auth::Credentials;
 use crate::http::client::{Client, ClientError};
 
-/// Silence after which a connection is given up; managers send a heartbeat every
-/// few seconds.
-const DEAD_AFTER: Duration = Duration::from_secs(15);
-/// Between two inventories while the stream is up.
-const RELIST: Duration = Duration::from_secs(60);
-/// Before the first reconnect, and the most before any.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Largest event in bytes.
-const LARGEST_EVENT: NonZeroUsize = NonZeroUsize::new(1 << 20).expect("not zero");
 /// Name of the message with which a manager says that it cannot resume.
 const RESET: &str = "reset";
 
-/// How the subscription to a manager goes.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct SubscriberStatus {
-    /// The manager's name.
-    pub name: String,
-    /// Its URL.
-    pub url: String,
-    /// Since when the stream is up; absent while it is not.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub connected_since: Option<OffsetDateTime>,
-    /// When the last event came.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub last_event_at: Option<OffsetDateTime>,
-    /// Connections begun.
-    pub connections: u64,
-    /// Events taken.
-    pub events: u64,
-    /// Inventories taken.
-    pub inventories: u64,
-    /// Messages that could not be read or were refused.
-    pub malformed: u64,
-    /// Why the last connection ended or failed.
-    pub last_error: Option<String>,
+/// Event ids of a connection that are remembered to know duplicates by.
+const REMEMBERED: usize = 1024;
+
+/// How long a subscriber waits for what.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// Silence after which a connection is given up; managers send a heartbeat every
+    /// few seconds.
+    pub dead_after: Duration,
+    /// Between two inventories while the stream is up.
+    pub relist: Duration,
+    /// The least between an inventory and one that repairs what could not be read, so
+    /// that a manager that sends rubbish is not asked without pause.
+    pub repair: Duration,
+    /// Before the first reconnect; doubles with each one that fails.
+    pub backoff: Duration,
+    /// The most before any reconnect.
+    pub backoff_most: Duration,
 }
 
-/// Reads and changes a [`SubscriberStatus`].
-#[derive(Debug, Clone, Default)]
-pub struct StatusHandle(Arc<Mutex<SubscriberStatus>>);
-
-impl StatusHandle {
-    /// The status as it is now.
-    pub fn get(&self) -> SubscriberStatus {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut SubscriberStatus)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            dead_after: Duration::from_secs(10),
+            relist: Duration::from_secs(60),
+            repair: Duration::from_secs(1),
+            backoff: Duration::from_millis(200),
+            backoff_most: Duration::from_secs(10),
+        }
     }
 }
 
@@ -87,12 +67,8 @@ enum Ended {
     Client(#[from] ClientError),
     #[error("{0}")]
     Sink(#[from] SinkError),
-    #[error("nothing came for {} s", DEAD_AFTER.as_secs())]
-    Silent,
-    #[error("the manager ended the stream")]
-    Closed,
-    #[error("the stream broke: {0}")]
-    Broken(String),
+    #[error("{0}")]
+    Stream(#[from] StreamEnd),
 }
 
 /// Follows a manager for as long as [`run`](Self::run) is polled.
@@ -101,6 +77,7 @@ pub struct Subscriber<S> {
     client: Client,
     sink: S,
     status: StatusHandle,
+    timing: Timing,
 }
 
 impl<S: EventSink> Subscriber<S> {
@@ -125,7 +102,14 @@ impl<S: EventSink> Subscriber<S> {
             client,
             sink,
             status,
+            timing: Timing::default(),
         })
+    }
+
+    /// The same with other waits.
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
     }
 
     /// For looking at how it goes.
@@ -134,32 +118,31 @@ impl<S: EventSink> Subscriber<S> {
     }
 
     /// Connects, follows and reconnects, for ever.
-    pub async fn run(self) {
-        let mut wait = BACKOFF.0;
+    pub async fn run(mut self) {
+        let mut wait = self.timing.backoff;
         loop {
             let begun = Instant::now();
             let Err(ended) = self.connection().await;
-            if self.status.get().connected_since.is_some() {
-                wait = BACKOFF.0;
+            // One that ends as soon as it is up is no better than one that fails.
+            if begun.elapsed() > self.timing.dead_after {
+                wait = self.timing.backoff;
             }
+            self.client.forget_connections();
             tracing::warn!(manager = self.name, "hypervisor manager: {ended}");
             self.status.change(|status| {
                 status.connected_since = None;
                 status.last_error = Some(ended.to_string());
             });
             // Jitter, so that several shims do not come back at once.
-            let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
-            tracing::debug!(manager = self.name, lasted = ?begun.elapsed(), ?jittered, "reconnect");
-            sleep(jittered).await;
-            wait = (wait * 2).min(BACKOFF.1);
+            sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(self.timing.backoff_most);
         }
     }
 
-    async fn connection(&self) -> Result<std::convert::Infallible, Ended> {
+    async fn connection(&self) -> Result<Infallible, Ended> {
         self.status.change(|status| status.connections += 1);
         for kind in EventType::ALL {
-            let body = json!({ "eventType": kind });
-            self.client.post("/v1/registrations", &body).await?;
+            self.register(kind).await?;
         }
         let last = self.relist().await?;
         // The nil id is none that a manager has: it makes the manager answer with a
@@ -178,7 +161,23 @@ impl<S: EventSink> Subscriber<S> {
             url = self.client.url(),
             "following events"
         );
-        self.follow(Messages::new(body)).await
+        self.follow(Messages::new(body, self.timing.dead_after))
+            .await
+    }
+
+    /// Registers a type. That a manager does not know one is no reason to do without
+    /// the others: what it would have told comes with the inventory.
+    async fn register(&self, kind: EventType) -> Result<(), Ended> {
+        let body = json!({ "eventType": kind });
+        match self.client.post("/v1/registrations", &body).await {
+            Err(error @ ClientError::Status { status, .. })
+                if status == StatusCode::BAD_REQUEST =>
+            {
+                tracing::warn!(manager = self.name, "not registered: {error}");
+                Ok(())
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// Lists the inventory and returns the last event that it contains.
@@ -190,33 +189,42 @@ impl<S: EventSink> Subscriber<S> {
         Ok(last)
     }
 
-    async fn follow(&self, mut messages: Messages) -> Result<std::convert::Infallible, Ended> {
-        let mut relist_at = Instant::now() + RELIST;
+    async fn follow(&self, mut messages: Messages<Incoming>) -> Result<Infallible, Ended> {
+        let mut taken = Taken::default();
+        let mut repair_at = Instant::now();
+        let mut relist_at = repair_at + self.timing.relist;
         loop {
-            let message = match timeout_at(relist_at, messages.next()).await {
-                Ok(message) => message?,
-                Err(_) => None,
-            };
-            let repair = match &message {
-                Some(message) => !self.take(message).await?,
-                None => Instant::now() >= relist_at,
-            };
-            if repair {
+            if Instant::now() >= relist_at {
                 self.relist().await?;
-                relist_at = Instant::now() + RELIST;
+                repair_at = Instant::now() + self.timing.repair;
+                relist_at = Instant::now() + self.timing.relist;
+            }
+            let Ok(sign) = timeout_at(relist_at, messages.next()).await else {
+                continue;
+            };
+            let understood = match sign? {
+                Sign::Life => true,
+                Sign::Message(message) if &*message.event == RESET => false,
+                Sign::Message(message) => self.take(&message, &mut taken).await?,
+                Sign::TooLarge => self.malformed(&"it is too large"),
+            };
+            if !understood {
+                relist_at = relist_at.min(repair_at);
             }
         }
     }
 
-    /// Takes a message; `false` asks for an inventory.
-    async fn take(&self, message: &MessageEvent) -> Result<bool, Ended> {
-        if &*message.event == RESET {
-            return Ok(false);
-        }
+    /// Takes a message; `false` if it cannot be understood.
+    async fn take(&self, message: &MessageEvent, taken: &mut Taken) -> Result<bool, Ended> {
         let event: LifecycleEvent = match serde_json::from_str(&message.data) {
             Ok(event) => event,
             Err(error) => return Ok(self.malformed(&error)),
         };
+        let id = event.event_id;
+        if !taken.is_new(id) {
+            self.status.change(|status| status.duplicates += 1);
+            return Ok(true);
+        }
         match self.sink.event(&self.name, event).await {
             Ok(()) => {}
             Err(error @ SinkError::Invalid(_)) => return Ok(self.malformed(&error)),
@@ -225,6 +233,7 @@ impl<S: EventSink> Subscriber<S> {
         self.status.change(|status| {
             status.events += 1;
             status.last_event_at = Some(OffsetDateTime::now_utc());
+            status.last_event_id = Some(id);
         });
         Ok(true)
     }
@@ -236,39 +245,25 @@ impl<S: EventSink> Subscriber<S> {
     }
 }
 
-/// Takes the stream of an answer apart.
-struct Messages {
-    body: Incoming,
-    decoder: SseDecoder,
-    pending: Bytes,
+/// The newest event ids of a connection.
+#[derive(Debug, Default)]
+struct Taken {
+    order: VecDeque<Uuid>,
+    ids: HashSet<Uuid>,
 }
 
-impl Messages {
-    fn new(body: Incoming) -> Self {
-        let decoder = SseDecoder::with_limit(LARGEST_EVENT);
-        Messages {
-            body,
-            decoder,
-            pending: Bytes::new(),
+impl Taken {
+    /// Whether the id has not come yet; it has from now on.
+    fn is_new(&mut self, id: Uuid) -> bool {
+        if !self.ids.insert(id) {
+            return false;
         }
-    }
-
-    /// The next message, or `None` for another sign of life. Loses nothing when it
-    /// is dropped and called again.
-    async fn next(&mut self) -> Result<Option<MessageEvent>, Ended> {
-        match self.decoder.next(&mut self.pending) {
-            Some(Ok(SseEvent::Message(message))) => return Ok(Some(message)),
-            Some(Ok(_)) => return Ok(None),
-            Some(Err(error)) => return Err(Ended::Broken(error.to_string())),
-            None => {}
+        self.order.push_back(id);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
         }
-        let frame = timeout(DEAD_AFTER, self.body.frame())
-            .await
-            .map_err(|_| Ended::Silent)?;
-        let frame = frame
-            .ok_or(Ended::Closed)?
-            .map_err(|e| Ended::Broken(e.to_string()))?;
-        self.pending = frame.into_data().unwrap_or_default();
-        Ok(None)
+        true
     }
 }

@@ -105,15 +105,17 @@ impl Client {
         if !usable {
             return Err(ClientError::Url(url.to_owned()));
         }
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_keepalive(Some(ANSWER_TIMEOUT));
         Ok(Client {
-            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            http: pool(),
             url: url.to_owned(),
             signer: credentials.map(Signer::new),
         })
+    }
+
+    /// Makes new connections from now on: for when one has turned out dead, since the
+    /// idle ones beside it then may be so too.
+    pub fn forget_connections(&mut self) {
+        self.http = pool();
     }
 
     /// The server's address.
@@ -313,12 +315,22 @@ impl Client {
     }
 }
 
-/// The text of an error body of ours or of Neutron's form, or else the body.
+fn pool() -> legacy::Client<HttpConnector, Full<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(ANSWER_TIMEOUT));
+    legacy::Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// The text of an error body of one of our forms or of Neutron's, or else the body.
 fn reason_in(body: &[u8]) -> String {
     const LONGEST: usize = 500;
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let message = json
         .get("error")
+        .filter(|error| error.is_string())
+        .or_else(|| json.pointer("/error/message"))
         .or_else(|| json.pointer("/NeutronError/message"))
         .and_then(serde_json::Value::as_str);
     let text = message.map_or_else(|| String::from_utf8_lossy(body), Into::into);
