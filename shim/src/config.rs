@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nve_protocol::Vni;
 use serde::Deserialize;
 
-use crate::auth::{Credentials, Secret, SecretError};
+use crate::auth::{Credentials, Secret, SecretError, UserConfig};
 use crate::intent::{OVERHEAD_IPV4, Settings};
 
 /// All keys with their defaults, and one hypervisor manager.
@@ -36,9 +36,14 @@ format = "text"         # or "json"
 # One per hypervisor manager whose VM lifecycle events are followed.
 #[[managers]]
 #name = "lab"
-#url = "http://127.0.0.1:8774"
+#url = "http://127.0.0.1:9697"
 #username = "shim"
 #password_file = "/etc/sluice/lab.password"
+
+# One per user who may post events to /v1/controllers/{controller_id}/events.
+#[[users]]
+#username = "openstack"
+#password_file = "/etc/sluice/openstack.password"
 "#;
 
 /// IPv4's minimum reassembly size is 576; a network needs that much to be of use.
@@ -90,6 +95,8 @@ pub struct Config {
     pub network: Network,
     /// Hypervisor managers.
     pub managers: Vec<Manager>,
+    /// Who may post events.
+    pub users: Vec<UserConfig>,
     /// Log.
     pub log: Log,
 }
@@ -170,6 +177,7 @@ impl Default for Config {
             southbound: Southbound::default(),
             network: Network::default(),
             managers: Vec::new(),
+            users: Vec::new(),
             log: Log::default(),
         }
     }
@@ -332,12 +340,16 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_manager_is_one() {
-        let (before, managers) = EXAMPLE.split_once("#[[managers]]").unwrap();
-        let managers = managers.replace("\n#", "\n");
-        let config = load(&format!("{before}[[managers]]{managers}")).unwrap();
+    fn the_examples_manager_and_user_are_such() {
+        // Explanations have a space after the `#`, entries have none.
+        let uncommented = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
+            Some(entry) if !entry.starts_with(' ') => entry,
+            _ => line,
+        });
+        let config = load(&uncommented.collect::<Vec<_>>().join("\n")).unwrap();
         assert_eq!(config.managers[0].name, "lab");
         assert!(config.managers[0].credentials().is_err(), "no such file");
+        assert_eq!(config.users[0].username, "openstack");
     }
 
     #[test]

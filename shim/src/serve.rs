@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::controller::Controller;
-use crate::events::Subscriber;
+use crate::events::{StatusHandle, Subscriber};
 use crate::fabric::Fabric;
 use crate::http::server;
 use crate::northbound::{self, Api};
@@ -45,8 +45,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         public_key = keys.public_hex(),
         "shim serves"
     );
-    let _subscribers = follow_managers(&config, &fabric)?;
-    let api = Api::new(fabric.clone());
+    let (_subscribers, managers) = follow_managers(&config, &fabric)?;
+    let users = config.users.iter().map(|user| user.credentials());
+    let users = users.collect::<Result<Vec<_>, _>>().context("users")?;
+    let api = Api::new(fabric.clone())
+        .with_posters(users)
+        .with_managers(managers);
     tokio::select! {
         () = server::serve(north, northbound::router(api), shutdown) => {}
         () = serve_appliances(south, keys, fabric) => {}
@@ -56,15 +60,20 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
 }
 
 /// Starts a subscriber for each manager; they end when the set is dropped.
-fn follow_managers(config: &Config, fabric: &Fabric) -> anyhow::Result<JoinSet<()>> {
+fn follow_managers(
+    config: &Config,
+    fabric: &Fabric,
+) -> anyhow::Result<(JoinSet<()>, Vec<StatusHandle>)> {
     let mut tasks = JoinSet::new();
+    let mut handles = Vec::new();
     for manager in &config.managers {
         let credentials = manager.credentials()?;
         let subscriber = Subscriber::new(&manager.name, &manager.url, credentials, fabric.clone())
             .with_context(|| format!("managers: {}", manager.name))?;
+        handles.push(subscriber.status());
         tasks.spawn(subscriber.run());
     }
-    Ok(tasks)
+    Ok((tasks, handles))
 }
 
 async fn listen(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -80,7 +80,7 @@ pub enum SecretError {
 }
 
 /// A `[[users]]` entry of a configuration file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserConfig {
     /// User name.

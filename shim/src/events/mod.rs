@@ -1,6 +1,7 @@
 //! VM lifecycle events of hypervisor managers (the paper, section II.A).
 
 mod messages;
+mod notification;
 pub mod recent;
 pub mod sink;
 mod status;
@@ -9,6 +10,7 @@ mod subscriber;
 mod tests;
 pub mod types;
 
+pub use notification::Notification;
 pub use sink::{EventSink, SinkError};
 pub use status::{StatusHandle, SubscriberStatus};
 pub use subscriber::{Subscriber, Timing};

@@ -22,12 +22,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
+use crate::auth::Credentials;
+use crate::auth::digest::Authenticator;
 use crate::controller::Controller;
+use crate::events::StatusHandle;
 use crate::fabric::Fabric;
 use routes::Routes;
 
 /// Most bytes of a request's body.
 pub const BODY_LIMIT: usize = 1 << 20;
+/// Realm of those who post events.
+const REALM: &str = "sluice shim";
 
 /// Tells which ports are in force.
 pub trait PortStatus: Send + Sync {
@@ -44,6 +49,10 @@ pub struct Api {
     pub ports: Arc<dyn PortStatus>,
     /// What NVEs have and should have, and the newest events.
     pub fabric: Fabric,
+    /// Who may post events; nobody unless told.
+    pub posters: Arc<Authenticator>,
+    /// Subscriptions to hypervisor managers; none unless told.
+    pub managers: Arc<[StatusHandle]>,
 }
 
 impl Api {
@@ -53,7 +62,21 @@ impl Api {
             controller: fabric.controller().clone(),
             ports: Arc::new(fabric.clone()),
             fabric,
+            posters: Arc::new(Authenticator::new(REALM, [])),
+            managers: Arc::new([]),
         }
+    }
+
+    /// Lets `users` post events.
+    pub fn with_posters(mut self, users: impl IntoIterator<Item = Credentials>) -> Api {
+        self.posters = Arc::new(Authenticator::new(REALM, users));
+        self
+    }
+
+    /// Shows how these subscriptions go.
+    pub fn with_managers(mut self, managers: Vec<StatusHandle>) -> Api {
+        self.managers = managers.into();
+        self
     }
 }
 

@@ -176,6 +176,7 @@ fn content(schema: Value) -> Value {
 const fn reason(status: u16) -> &'static str {
     match status {
         400 => "The request is malformed or asks for what cannot be.",
+        401 => "It has no valid HTTP digest credentials.",
         404 => "There is no such object.",
         409 => "It conflicts with what exists.",
         412 => "The resource is not at the revision that If-Match names.",

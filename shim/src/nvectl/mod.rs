@@ -21,6 +21,7 @@ Examples:
   nvectl nve show nve-a              tables, counters and drops by reason
   nvectl -o json port list           everything about ports, for scripts
   nvectl placement list              where each port is, and what keeps it from forwarding
+  nvectl manager list                whether hypervisor managers are followed
   nvectl event watch                 lifecycle events as they come; Ctrl-C ends it";
 
 /// Asks a shim about its NVEs, ports and events.
@@ -69,6 +70,11 @@ enum Command {
     },
     /// Where each port is.
     Placement {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
+    /// Hypervisor managers, and how their events are followed.
+    Manager {
         #[command(subcommand)]
         command: ListCommand,
     },
@@ -138,6 +144,7 @@ pub async fn run(arguments: Arguments) -> Result<(), NvectlError> {
         Command::Port { .. } => list(&client, "/v2.0/ports", output, views::ports).await,
         Command::Vtep { .. } => list(&client, "/v1/vteps", output, views::vteps).await,
         Command::Placement { .. } => list(&client, "/v1/placement", output, views::placement).await,
+        Command::Manager { .. } => list(&client, "/v1/managers", output, views::managers).await,
         Command::Event {
             command: EventCommand::List,
         } => list(&client, "/v1/events", output, views::events).await,

@@ -73,6 +73,32 @@ pub(super) fn nves(answer: &Value) -> String {
     table(&head, &rows(items(answer, "nves"), cells))
 }
 
+/// `manager list`.
+pub(super) fn managers(answer: &Value) -> String {
+    let head = [
+        "NAME",
+        "URL",
+        "CONNECTED SINCE",
+        "EVENTS",
+        "LAST EVENT",
+        "INVENTORIES",
+        "MALFORMED",
+        "LAST ERROR",
+    ];
+    let keys = [
+        "name",
+        "url",
+        "connected_since",
+        "events",
+        "last_event_at",
+        "inventories",
+        "malformed",
+        "last_error",
+    ];
+    let cells = |manager: &Value| keys.map(|key| cell(&manager[key])).to_vec();
+    table(&head, &rows(items(answer, "managers"), cells))
+}
+
 /// `nve show`.
 pub(super) fn nve(nve: &Value) -> String {
     let stats = &nve["last_stats"]["stats"];

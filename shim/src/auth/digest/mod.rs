@@ -13,4 +13,4 @@ mod server;
 mod tests;
 
 pub use client::{ChallengeError, Signer};
-pub use server::{Authenticator, User, require};
+pub use server::{Authenticator, Refused, User, require};

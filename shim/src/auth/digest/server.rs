@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{OriginalUri, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -146,17 +147,67 @@ impl Authenticator {
         })
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response {
-        let reason = Json(json!({ "error": refusal.to_string() }));
-        if let Refusal::Malformed(_) = refusal {
-            return (StatusCode::BAD_REQUEST, reason).into_response();
+    /// Who sent the request.
+    ///
+    /// # Errors
+    /// What to answer if the request does not prove it.
+    pub fn admit(&self, request: &Parts) -> Result<User, Refused> {
+        // Within a nested router, `uri` is not what the client has signed.
+        let original = request.extensions.get::<OriginalUri>();
+        let uri = original.map_or(&request.uri, |original| &original.0);
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let (method, headers) = (&request.method, &request.headers);
+        self.authenticate(method, target, headers)
+            .map_err(|refusal| {
+                if refusal != Refusal::Missing && refusal != Refusal::Stale {
+                    tracing::warn!(%method, path = uri.path(), %refusal, "request refused");
+                }
+                self.refuse(refusal)
+            })
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Refused {
+        let (status, challenges) = match refusal {
+            Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, Vec::new()),
+            _ => {
+                let challenges = self.challenges(refusal == Refusal::Stale);
+                (StatusCode::UNAUTHORIZED, challenges.collect())
+            }
+        };
+        Refused {
+            status,
+            reason: refusal.to_string(),
+            challenges,
         }
-        let mut response = (StatusCode::UNAUTHORIZED, reason).into_response();
-        for challenge in self.challenges(refusal == Refusal::Stale) {
+    }
+}
+
+/// The answer to a request that is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// 401, or 400 for a malformed header.
+    pub status: StatusCode,
+    /// What is wrong.
+    pub reason: String,
+    challenges: Vec<HeaderValue>,
+}
+
+impl Refused {
+    /// Adds the challenges to an answer that has a body of its own.
+    pub fn challenge(self, response: &mut Response) {
+        for challenge in self.challenges {
             response
                 .headers_mut()
                 .append(header::WWW_AUTHENTICATE, challenge);
         }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let reason = Json(json!({ "error": self.reason }));
+        let mut response = (self.status, reason).into_response();
+        self.challenge(&mut response);
         response
     }
 }
@@ -186,21 +237,15 @@ pub(super) fn responds_to(given: &AuthorizationHeader, password: &Secret, method
 /// `middleware::from_fn_with_state(authenticator, require)`.
 pub async fn require(
     State(authenticator): State<Arc<Authenticator>>,
-    OriginalUri(uri): OriginalUri,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    match authenticator.authenticate(request.method(), target, request.headers()) {
+    let (mut parts, body) = request.into_parts();
+    match authenticator.admit(&parts) {
         Ok(user) => {
-            request.extensions_mut().insert(user);
-            next.run(request).await
+            parts.extensions.insert(user);
+            next.run(Request::from_parts(parts, body)).await
         }
-        Err(refusal) => {
-            if refusal != Refusal::Missing && refusal != Refusal::Stale {
-                tracing::warn!(method = %request.method(), path = uri.path(), %refusal, "request refused");
-            }
-            authenticator.refuse(refusal)
-        }
+        Err(refused) => refused.into_response(),
     }
 }

@@ -5,14 +5,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::auth::digest::Refused;
 use crate::controller::TransactError;
 use crate::intent::IntentError;
 use crate::northbound::extract::BodyError;
 
 /// All error codes.
-pub const CODES: [&str; 8] = [
+pub const CODES: [&str; 9] = [
     "malformed",
     "invalid",
+    "unauthorized",
     "not_found",
     "method_not_allowed",
     "conflict",
@@ -49,6 +51,15 @@ impl Failure {
     pub fn malformed(reason: &dyn std::fmt::Display) -> Failure {
         let message = format!("malformed body: {reason}");
         Failure::new(StatusCode::BAD_REQUEST, "malformed", message)
+    }
+
+    /// 401, or 400 for an `Authorization` header that cannot be read.
+    pub fn refused(refused: &Refused) -> Failure {
+        let code = match refused.status {
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            _ => "malformed",
+        };
+        Failure::new(refused.status, code, &refused.reason)
     }
 
     /// 404 for an object.

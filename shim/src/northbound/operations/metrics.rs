@@ -7,6 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use nve_protocol::{DropReason, NicStats, Stats};
 
+use crate::events::SubscriberStatus;
 use crate::fabric::Fabric;
 use crate::intent::State;
 use crate::northbound::Api;
@@ -19,7 +20,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 async fn show(Shared(api): Shared<Api>) -> impl IntoResponse {
-    let text = render(&api.fabric);
+    let statuses: Vec<SubscriberStatus> = api.managers.iter().map(|m| m.get()).collect();
+    let text = render(&api.fabric, &statuses);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
@@ -55,10 +57,11 @@ impl Text {
     }
 }
 
-fn render(fabric: &Fabric) -> String {
+fn render(fabric: &Fabric, statuses: &[SubscriberStatus]) -> String {
     let state = fabric.controller().snapshot();
     let mut text = Text::default();
     objects(&mut text, &state);
+    managers(&mut text, statuses);
     text.family(
         "sluice_rejected_connections_total",
         "counter",
@@ -102,6 +105,51 @@ fn objects(text: &mut Text, state: &State) {
     for (kind, count) in counts {
         text.sample("sluice_objects", &[("kind", kind)], count);
     }
+}
+
+fn managers(text: &mut Text, statuses: &[SubscriberStatus]) {
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&SubscriberStatus) -> u64| {
+        text.family(name, kind, help);
+        for status in statuses {
+            text.sample(name, &[("manager", &status.name)], value(status));
+        }
+    };
+    family(
+        "sluice_manager_connected",
+        "gauge",
+        "Whether the manager's events are followed.",
+        |s| u64::from(s.connected_since.is_some()),
+    );
+    family(
+        "sluice_manager_connections_total",
+        "counter",
+        "Connections begun.",
+        |s| s.connections,
+    );
+    family(
+        "sluice_manager_events_total",
+        "counter",
+        "Events taken.",
+        |s| s.events,
+    );
+    family(
+        "sluice_manager_duplicates_total",
+        "counter",
+        "Events that came twice.",
+        |s| s.duplicates,
+    );
+    family(
+        "sluice_manager_inventories_total",
+        "counter",
+        "Inventories taken.",
+        |s| s.inventories,
+    );
+    family(
+        "sluice_manager_malformed_total",
+        "counter",
+        "Messages skipped.",
+        |s| s.malformed,
+    );
 }
 
 fn sessions(text: &mut Text, nves: &[(String, NveStatus)]) {

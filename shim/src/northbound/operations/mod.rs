@@ -3,9 +3,11 @@
 //! One file per kind of object. Errors are
 //! `{"error": {"code": …, "message": …, "field": …}}`.
 
+mod controllers;
 mod error;
 mod events;
 mod health;
+mod managers;
 mod metrics;
 mod nves;
 mod placement;
@@ -25,6 +27,7 @@ use super::routes::Routes;
 pub fn routes(routes: Routes) -> Routes {
     let routes = vteps::routes(nves::routes(routes));
     let routes = events::routes(placement::routes(routes));
+    let routes = controllers::routes(managers::routes(routes));
     metrics::routes(health::routes(routes))
 }
 
@@ -34,6 +37,8 @@ pub fn schemas() -> Vec<(String, Value)> {
     schemas.extend(vteps::schemas());
     schemas.extend(placement::schemas());
     schemas.extend(events::schemas());
+    schemas.extend(controllers::schemas());
+    schemas.extend(managers::schemas());
     let text = json!({"type": "string"});
     let error = json!({"type": "object", "properties": {
         "code": {"enum": error::CODES}, "message": text, "field": text,
