@@ -31,8 +31,8 @@ lab-test: build ## run the end-to-end tests only, or those named: make lab-test 
 check: deps ## check format and lints
 	@cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && image/build.sh clippy
 
-figures: build ## measure size, memory, idle load and synchronization
-	@$(LAB) figures
+figures: image ## measure size, memory, idle load and synchronization
+	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures
 
 clean: ## remove what was built, and the tests' Python packages
 	@rm -rf target .venv

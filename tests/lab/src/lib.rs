@@ -15,6 +15,7 @@ pub mod capture;
 pub mod cases;
 pub mod control;
 pub mod fabric;
+pub mod figures;
 pub mod forward;
 pub mod http;
 pub mod lab;

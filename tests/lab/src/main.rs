@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_lab::{cases, run, sandbox};
+use sluice_lab::{cases, figures, run, sandbox};
 
 /// Runs the product in a lab of two hypervisors on this machine. Needs root.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Verb {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Measure size, memory, idle load and synchronization.
+    Figures,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn work(verb: &Verb) -> Result<ExitCode> {
     let sandbox = sandbox::enter()?;
     let fine = match verb {
         Verb::Run { once } => run::run(&sandbox, *once)?,
+        Verb::Figures => figures::run(&sandbox.run_dir)?,
         Verb::Test { filter } => cases::run(filter, &sandbox.run_dir)?,
     };
     Ok(if fine {

@@ -373,7 +373,7 @@ fn field(mut answer: Value, name: &str) -> Result<Value> {
 }
 
 /// The list that an answer has under its one name.
-fn list(answer: Value, name: &str) -> Result<Vec<Value>> {
+pub fn list(answer: Value, name: &str) -> Result<Vec<Value>> {
     match field(answer, name)? {
         Value::Array(values) => Ok(values),
         other => anyhow::bail!("{name} is no list: {other}"),

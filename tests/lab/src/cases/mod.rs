@@ -1,14 +1,15 @@
 //! The end-to-end tests, one for each promise of the product.
 
+mod capacity;
 mod connectivity;
 mod events;
 mod fabric;
 mod headless;
+pub(crate) mod linux_vtep;
 mod openstack;
 mod operate;
 mod reboot;
 mod refusals;
-mod third_party_vtep;
 mod wire;
 
 use std::fs;
@@ -55,7 +56,7 @@ const CASES: &[Case] = &[
     Case {
         name: "third-party-vtep",
         shows: "a Linux vxlan device exchanges ping and TCP with a VM behind an NVE",
-        run: third_party_vtep::run,
+        run: linux_vtep::run,
     },
     Case {
         name: "openstack",
@@ -86,6 +87,11 @@ const CASES: &[Case] = &[
         name: "refusals",
         shows: "unknown keys and garbage are refused, logged, and cost only their connection",
         run: refusals::run,
+    },
+    Case {
+        name: "capacity",
+        shows: "4,094 VAPs and 100,000 remote MACs fit 64 MiB and are synchronized in time",
+        run: capacity::run,
     },
 ];
 

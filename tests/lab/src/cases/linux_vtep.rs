@@ -12,7 +12,8 @@ use crate::site::Site;
 
 const VTEP: &str = "192.0.2.50";
 const MAC: &str = "02:00:5e:00:00:50";
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+/// Address of the station behind it.
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
@@ -20,7 +21,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
     site.add_network("red")?;
     site.add_vm(("a1", "red", 0, 11))?;
     site.await_active()?;
-    let station = linux_vtep(&site)?;
+    let station = create(&site)?;
     register(&site)?;
     let vm = &site.guest("a1")?.vm;
     ensure!(reach::ping(&vm.netns, ADDRESS, 5)?, "no ping to the VTEP");
@@ -39,8 +40,8 @@ pub(super) fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A namespace with a `vxlan` device that floods to the first NVE and learns.
-fn linux_vtep(site: &Site) -> Result<Netns> {
+/// Makes a namespace with a `vxlan` device that floods to the first NVE and learns.
+pub(crate) fn create(site: &Site) -> Result<Netns> {
     let station = site
         .lab
         .fabric
@@ -56,7 +57,7 @@ fn linux_vtep(site: &Site) -> Result<Netns> {
     Ok(station)
 }
 
-fn register(site: &Site) -> Result<()> {
+pub(crate) fn register(site: &Site) -> Result<()> {
     let network = &site.network("red")?.id;
     let vtep = json!({
         "name": "linux",
