@@ -87,11 +87,9 @@ impl Compiler {
     ) {
         match mutation {
             Mutation::PutNetwork(network) => {
-                networks.insert(network.common.id);
+                self.touch_network(before, network.common.id, ports, networks)
             }
-            Mutation::DeleteNetwork(id) => {
-                networks.insert(*id);
-            }
+            Mutation::DeleteNetwork(id) => self.touch_network(before, *id, ports, networks),
             // Addresses are the ports'; nothing else of a subnet is compiled.
             Mutation::PutSubnet(_) | Mutation::DeleteSubnet(_) | Mutation::PutCursor(..) => {}
             Mutation::PutPort(port) => self.touch_port(port.common.id, ports),
@@ -108,11 +106,23 @@ impl Compiler {
             Mutation::DeleteVtep(id) => {
                 networks.extend(before.vtep(*id).into_iter().flat_map(networks_of));
             }
-            Mutation::PutVm(vm) => {
-                self.touch_vm(before, vm.vm.vm_uuid, ports);
-                ports.extend(self.claims.touched_by(vm));
-            }
+            Mutation::PutVm(vm) => self.touch_vm(before, vm.vm.vm_uuid, ports),
             Mutation::DeleteVm(id) => self.touch_vm(before, *id, ports),
+        }
+    }
+
+    /// A network that comes, goes or changes its administrative state passes the
+    /// tags of its ports to, or takes them from, ports of other networks.
+    fn touch_network(
+        &self,
+        before: &State,
+        network: Uuid,
+        ports: &mut BTreeSet<Uuid>,
+        networks: &mut BTreeSet<Uuid>,
+    ) {
+        networks.insert(network);
+        for port in before.ports_of(network).chain(self.state.ports_of(network)) {
+            self.touch_port(port.common.id, ports);
         }
     }
 
@@ -130,13 +140,18 @@ impl Compiler {
         }
     }
 
-    /// Replaces a VM's claims by those of the newest state; the ports of the old
-    /// ones are concerned, and the ports that held or now hold their tags.
+    /// Replaces a VM's claims by those of the newest state. Concerned are the ports
+    /// of the old and the new ones, and whoever shares a tag with any place that
+    /// these ports had or now have.
     fn touch_vm(&mut self, before: &State, vm: Uuid, ports: &mut BTreeSet<Uuid>) {
         let (old, new) = (before.vm(vm), self.state.vm(vm).cloned());
-        for placed in old.into_iter().chain(new.as_ref()) {
-            self.touch_tags(placed, ports);
-        }
+        let told = || old.into_iter().chain(new.as_ref());
+        let mut concerned: BTreeSet<Uuid> = told()
+            .flat_map(|placed| self.claims.touched_by(placed))
+            .collect();
+        concerned
+            .iter()
+            .for_each(|port| self.touch_port(*port, ports));
         if let Some(old) = old {
             self.claims.remove(old);
         }
@@ -144,16 +159,11 @@ impl Compiler {
             // One transaction may name a VM twice.
             self.claims.remove(new);
             self.claims.add(new);
-            self.touch_tags(new, ports);
         }
-    }
-
-    /// The VM's ports, those that share a tag with them, and those that share
-    /// one with where such a port is otherwise claimed.
-    fn touch_tags(&self, placed: &crate::model::PlacedVm, ports: &mut BTreeSet<Uuid>) {
-        for port in self.claims.touched_by(placed) {
-            self.touch_port(port, ports);
-        }
+        concerned.extend(told().flat_map(|placed| self.claims.touched_by(placed)));
+        concerned
+            .iter()
+            .for_each(|port| self.touch_port(*port, ports));
     }
 
     fn follow_nves(&mut self, mutations: &[Mutation]) -> BTreeSet<Uuid> {

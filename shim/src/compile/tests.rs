@@ -141,6 +141,19 @@ fn check_keys(tables: &NveTables) {
     assert_eq!(keys.len(), tables.records().count(), "no key twice");
 }
 
+/// All that the mutations can name, with VMs that contend for ports and tags.
+fn busy() -> State {
+    let mut mutations: Vec<Mutation> = (1..4).map(|n| Mutation::PutNve(nve(n))).collect();
+    mutations.extend((1..4).map(|n| Mutation::PutNetwork(network(n, n != 2))));
+    mutations.extend((1..7).map(|n| Mutation::PutPort(port(n, n % 3 + 1, n % 2 + 1, true))));
+    let running = VmStatus::Running;
+    mutations.extend((1..5).map(|n| {
+        let placed = vm(n, n % 2 + 1, running, &[n, n + 2], i64::from(n % 3));
+        Mutation::PutVm(placed)
+    }));
+    State::replay(&mutations)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -148,7 +161,7 @@ proptest! {
     fn increments_agree_with_the_whole(
         batches in prop::collection::vec(prop::collection::vec(mutation(), 1..4), 1..25),
     ) {
-        let mut state = State::default();
+        let mut state = busy();
         let mut compiler = Compiler::new(&state);
         for batch in batches {
             let before: Vec<_> =

@@ -34,12 +34,13 @@ impl Outcome {
 /// transaction, so that an event is either done or delivered again.
 pub fn plan_event(state: &State, manager: &str, event: &LifecycleEvent) -> Plan<Outcome> {
     let known = state.vm(event.vm.vm_uuid);
+    let deleted = event.event_type == EventType::VmDeleted;
     let (outcome, change) = match known {
         Some(known) if known.as_of > event.timestamp => (Outcome::Late, None),
-        Some(_) if event.event_type == EventType::VmDeleted => {
-            (Outcome::Applied, Some(Mutation::DeleteVm(event.vm.vm_uuid)))
-        }
-        None if event.event_type == EventType::VmDeleted => (Outcome::Unchanged, None),
+        // A VM that went to another manager is not the old one's to delete.
+        Some(known) if deleted && known.manager != manager => (Outcome::Unchanged, None),
+        Some(_) if deleted => (Outcome::Applied, Some(Mutation::DeleteVm(event.vm.vm_uuid))),
+        None if deleted => (Outcome::Unchanged, None),
         _ => {
             let vm = VmState {
                 vm_status: status(event),

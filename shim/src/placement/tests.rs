@@ -152,5 +152,7 @@ fn an_inventory_leaves_other_managers_vms_alone() {
         .iter()
         .for_each(|mutation| state.apply(mutation));
     assert_eq!(list(&mut state, &[], 5), 0);
+    let deleted = event(EventType::VmDeleted, &theirs, 6);
+    assert_eq!(tell(&mut state, &deleted), Outcome::Unchanged);
     assert!(state.vm(theirs.vm_uuid).is_some());
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ pub struct NveStatus {
 pub struct Registry {
     nves: Mutex<BTreeMap<Uuid, Entry>>,
     rejections: Rejections,
+    /// Sessions begun; numbers them, also those of an NVE that was removed meanwhile.
+    sessions: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -200,7 +203,7 @@ impl Registry {
         let mut nves = self.lock();
         let entry = nves.entry(nve).or_default();
         entry.end = Some(end);
-        entry.session += 1;
+        entry.session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let status = &mut entry.status;
         status.connection = Some(Connection {
             since: OffsetDateTime::now_utc(),

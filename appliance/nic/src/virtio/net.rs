@@ -223,7 +223,9 @@ impl<T: Transport> Nic for VirtioNet<T> {
 
     fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
         if self.transmit.is_full() {
-            self.reclaim();
+            // A large replication fills the queue by itself: what the device does
+            // not know of, it cannot give back.
+            self.flush();
             if self.transmit.is_full() {
                 return Err(packet);
             }
