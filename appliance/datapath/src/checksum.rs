@@ -60,6 +60,20 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::default().with(bytes).finish()
 }
 
+/// Refuses a checksum yet to be completed that would be written into the first
+/// `headers` bytes, which have been or will be judged as they are, or past the
+/// frame's end.
+pub fn check_partial(frame: &Frame<'_>, headers: usize) -> Result<(), DropReason> {
+    let Some(partial) = frame.partial() else {
+        return Ok(());
+    };
+    let start = usize::from(partial.start);
+    if start < headers || start + usize::from(partial.offset) + 2 > frame.len() {
+        return Err(DropReason::BadOffload);
+    }
+    Ok(())
+}
+
 /// Completes a checksum that the sender left to its NIC. The field already holds
 /// the pseudo-header's sum, so the sum over the covered bytes is all there is to
 /// do (virtio 1.2, 5.1.6.2.1).

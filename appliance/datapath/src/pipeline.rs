@@ -108,6 +108,7 @@ impl Datapath {
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
+        checksum::check_partial(frame, trunk::TAGGED_HEADER)?;
         let arrival = trunk::classify(&self.tables, frame.bytes())?;
         match trunk::resolve(&self.tables, &arrival, frame.bytes())? {
             trunk::Action::Local(vlan) => self.switch(frame, vlan),

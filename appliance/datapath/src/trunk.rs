@@ -38,7 +38,7 @@ pub(crate) enum Action {
 }
 
 /// Bytes of the headers in front of what a VM sent.
-const TAGGED_HEADER: usize = ethernet::HEADER + ethernet::TAG;
+pub(crate) const TAGGED_HEADER: usize = ethernet::HEADER + ethernet::TAG;
 
 /// Reads the headers: which VAP sent this, to whom.
 pub(crate) fn classify(tables: &Tables, frame: &[u8]) -> Result<Arrival, DropReason> {

@@ -68,7 +68,7 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// The egress queue was full.
     QueueFull = "queue_full",
-    /// Partial checksum whose offsets lie outside the frame.
+    /// Partial checksum whose offsets lie in the Ethernet header or outside the frame.
     BadOffload = "bad_offload",
     /// The VM's frame carries a VLAN tag of its own (RFC 7348, section 6.1).
     InnerVlan = "inner_vlan",

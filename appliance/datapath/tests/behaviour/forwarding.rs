@@ -219,12 +219,12 @@ fn partial_checksums_are_completed() {
     let outcome = rig.process(Side::Trunk, &with_tag(&partial, 101), offload);
     assert_eq!(outcome.partial, None);
     assert_eq!(detunnel(&outcome.sent[0]).2, whole);
-    let outside = Some(PartialChecksum {
-        start: 300,
-        offset: 6,
-    });
-    let outcome = rig.process(Side::Trunk, &with_tag(&partial, 101), outside);
-    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::BadOffload));
+    // Outside of the frame, and over its addresses and tag.
+    for (start, offset) in [(300, 6), (40, 200), (9, 2), (17, 6)] {
+        let bad = Some(PartialChecksum { start, offset });
+        let outcome = rig.process(Side::Trunk, &with_tag(&partial, 101), bad);
+        assert_eq!(outcome.verdict, Verdict::Drop(DropReason::BadOffload));
+    }
 }
 
 #[test]
