@@ -51,6 +51,20 @@ pub struct Network {
     pub mtu: u16,
     /// VXLAN network identifier (`provider:segmentation_id`).
     pub vni: Vni,
+    /// What `port_security_enabled` is for its ports unless they say otherwise.
+    #[serde(default = "yes")]
+    pub port_security_enabled: bool,
+    /// QoS policy of its ports that have none of their own.
+    #[serde(default)]
+    pub qos_policy_id: Option<Uuid>,
+    /// Domain of its ports' names, with a dot at its end; empty if none.
+    #[serde(default)]
+    pub dns_domain: String,
+}
+
+/// For what an object's older form has no value and its present one has true.
+const fn yes() -> bool {
+    true
 }
 
 /// A range of addresses, both ends included.
@@ -62,13 +76,26 @@ pub struct AllocationPool {
     pub end: IpAddr,
 }
 
-/// A route that DHCP announces.
+/// A static route, of a router or announced by DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoute {
     /// Where to.
     pub destination: IpNet,
     /// By way of.
     pub nexthop: IpAddr,
+}
+
+/// How stations of an IPv6 subnet get addresses (Neutron's `ipv6_ra_mode` and
+/// `ipv6_address_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipv6Mode {
+    /// From router advertisements alone (RFC 4862).
+    Slaac,
+    /// From DHCPv6 (RFC 8415).
+    Dhcpv6Stateful,
+    /// The address from router advertisements, the rest from DHCPv6.
+    Dhcpv6Stateless,
 }
 
 /// A Neutron subnet.
@@ -90,6 +117,12 @@ pub struct Subnet {
     pub dns_nameservers: Vec<IpAddr>,
     /// Routes for DHCP.
     pub host_routes: Vec<HostRoute>,
+    /// What router advertisements say; none are sent if absent.
+    #[serde(default)]
+    pub ipv6_ra_mode: Option<Ipv6Mode>,
+    /// How its ports get their addresses; by no protocol if absent.
+    #[serde(default)]
+    pub ipv6_address_mode: Option<Ipv6Mode>,
 }
 
 /// An address of a port.
@@ -99,6 +132,26 @@ pub struct FixedIp {
     pub subnet_id: Uuid,
     /// The address.
     pub ip_address: IpAddr,
+}
+
+/// Addresses that a port may use besides its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPair {
+    /// The addresses; host bits are zero.
+    pub ip_address: IpNet,
+    /// With that MAC address.
+    pub mac_address: Mac,
+}
+
+/// A DHCP option of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpOption {
+    /// Its name as dnsmasq has it, or its number.
+    pub opt_name: String,
+    /// Its value as dnsmasq takes it.
+    pub opt_value: String,
+    /// 4 or 6.
+    pub ip_version: u8,
 }
 
 /// A Neutron port.
@@ -120,8 +173,183 @@ pub struct Port {
     pub device_owner: String,
     /// Host that Nova binds it to (`binding:host_id`), a host's name; empty if none.
     pub binding_host_id: String,
-    /// VLAN tag of its port group (the paper, section II.B.3), unique on a host.
-    pub segmentation_id: Vlan,
+    /// VLAN tag of its port group (the paper, section II.B.3), unique on a host; a
+    /// router's interface has none, for it is in no port group.
+    pub segmentation_id: Option<Vlan>,
+    /// Whether it may send from its own addresses only, and security groups apply.
+    /// A port from before there were security groups keeps sending and receiving.
+    #[serde(default)]
+    pub port_security_enabled: bool,
+    /// Its security groups, ascending.
+    #[serde(default)]
+    pub security_groups: Vec<Uuid>,
+    /// Addresses that it may use besides its own.
+    #[serde(default)]
+    pub allowed_address_pairs: Vec<AddressPair>,
+    /// DHCP options of its own, which win over those of its subnets.
+    #[serde(default)]
+    pub extra_dhcp_opts: Vec<DhcpOption>,
+    /// QoS policy of its own.
+    #[serde(default)]
+    pub qos_policy_id: Option<Uuid>,
+    /// Host name for DHCP; empty if none.
+    #[serde(default)]
+    pub dns_name: String,
+}
+
+/// `device_owner` of a router's interface.
+pub const ROUTER_INTERFACE: &str = "network:router_interface";
+
+impl Port {
+    /// The router whose interface it is.
+    pub fn router(&self) -> Option<Uuid> {
+        match self.device_owner == ROUTER_INTERFACE {
+            true => self.device_id.parse().ok(),
+            false => None,
+        }
+    }
+}
+
+/// A Neutron router. Its interfaces are ports, see [`Port::router`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// Identity.
+    pub common: Common,
+    /// Whether it forwards.
+    pub admin_state_up: bool,
+    /// Static routes.
+    pub routes: Vec<HostRoute>,
+    /// Asked for as distributed; every router is.
+    pub distributed: bool,
+    /// Asked for as highly available; every router is.
+    pub ha: bool,
+}
+
+/// A Neutron security group: what ports may send and receive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    /// Identity.
+    pub common: Common,
+    /// Whether answers to what is allowed are allowed.
+    pub stateful: bool,
+    /// Whether it is its project's group for ports that name none.
+    pub is_default: bool,
+}
+
+/// Which way packets go, seen from the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the VM.
+    Ingress,
+    /// From the VM.
+    Egress,
+}
+
+/// Version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Ethertype {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
+    Ipv4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    Ipv6,
+}
+
+/// An IP protocol as a user named it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpProtocol {
+    /// Its number (IANA), for the ethertype of the rule: `icmp` is 1 or 58.
+    pub number: u8,
+    /// The name or number that the user gave.
+    pub text: String,
+}
+
+/// What a security group allows. Attributes that are absent allow anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroupRule {
+    /// Identity; the name is empty.
+    pub common: Common,
+    /// Its group.
+    pub security_group_id: Uuid,
+    /// Which way.
+    pub direction: Direction,
+    /// Which version of IP.
+    pub ethertype: Ethertype,
+    /// Which protocol.
+    pub protocol: Option<IpProtocol>,
+    /// First destination port, or the ICMP type.
+    pub port_range_min: Option<u16>,
+    /// Last destination port, or the ICMP code.
+    pub port_range_max: Option<u16>,
+    /// Addresses of the other side; host bits are zero.
+    pub remote_ip_prefix: Option<IpNet>,
+    /// Group whose ports the other side is among.
+    pub remote_group_id: Option<Uuid>,
+    /// Address group that the other side is in.
+    pub remote_address_group_id: Option<Uuid>,
+}
+
+/// A Neutron address group: a named list of prefixes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressGroup {
+    /// Identity.
+    pub common: Common,
+    /// The prefixes, of both IP versions, each once; host bits are zero.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A Neutron QoS policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QosPolicy {
+    /// Identity.
+    pub common: Common,
+    /// Whether other projects may use it.
+    pub shared: bool,
+    /// Whether it is its project's policy for networks that name none.
+    pub is_default: bool,
+    /// Its rules: at most one of a kind and direction.
+    pub rules: Vec<QosRule>,
+}
+
+/// A rule of a QoS policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QosRule {
+    /// Its UUID.
+    pub id: Uuid,
+    /// What it does.
+    #[serde(flatten)]
+    pub action: QosAction,
+}
+
+/// What a QoS rule does to packets of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum QosAction {
+    /// Drops what exceeds a bandwidth.
+    BandwidthLimit {
+        /// Kilobits (1000) per second; 0 for no limit.
+        max_kbps: u32,
+        /// Burst in kilobits; 0 for the enforcer's choice.
+        max_burst_kbps: u32,
+        /// Which way.
+        direction: Direction,
+    },
+    /// Drops what exceeds a rate of packets.
+    PacketRateLimit {
+        /// Thousands of packets per second; 0 for no limit.
+        max_kpps: u32,
+        /// Burst in thousands of packets; 0 for the enforcer's choice.
+        max_burst_kpps: u32,
+        /// Which way.
+        direction: Direction,
+    },
+    /// Marks what the VM sends (RFC 2474).
+    DscpMarking {
+        /// The code point, 0 to 63.
+        dscp_mark: u8,
+    },
 }
 
 /// An NVE that may connect.
@@ -194,6 +422,26 @@ pub enum Mutation {
     PutPort(Port),
     /// Port, by id.
     DeletePort(Uuid),
+    /// Router.
+    PutRouter(Router),
+    /// Router, by id.
+    DeleteRouter(Uuid),
+    /// Security group.
+    PutSecurityGroup(SecurityGroup),
+    /// Security group, by id.
+    DeleteSecurityGroup(Uuid),
+    /// Security group rule.
+    PutSecurityGroupRule(SecurityGroupRule),
+    /// Security group rule, by id.
+    DeleteSecurityGroupRule(Uuid),
+    /// Address group.
+    PutAddressGroup(AddressGroup),
+    /// Address group, by id.
+    DeleteAddressGroup(Uuid),
+    /// QoS policy, with its rules.
+    PutQosPolicy(QosPolicy),
+    /// QoS policy, by id.
+    DeleteQosPolicy(Uuid),
     /// NVE.
     PutNve(Nve),
     /// NVE, by id.

@@ -92,6 +92,17 @@ impl Compiler {
             Mutation::DeleteNetwork(id) => self.touch_network(before, *id, ports, networks),
             // Addresses are the ports'; nothing else of a subnet is compiled.
             Mutation::PutSubnet(_) | Mutation::DeleteSubnet(_) | Mutation::PutCursor(..) => {}
+            // Nothing of these is compiled.
+            Mutation::PutRouter(_)
+            | Mutation::DeleteRouter(_)
+            | Mutation::PutSecurityGroup(_)
+            | Mutation::DeleteSecurityGroup(_)
+            | Mutation::PutSecurityGroupRule(_)
+            | Mutation::DeleteSecurityGroupRule(_)
+            | Mutation::PutAddressGroup(_)
+            | Mutation::DeleteAddressGroup(_)
+            | Mutation::PutQosPolicy(_)
+            | Mutation::DeleteQosPolicy(_) => {}
             Mutation::PutPort(port) => self.touch_port(port.common.id, ports),
             Mutation::DeletePort(id) => self.touch_port(*id, ports),
             Mutation::PutNve(nve) => {

@@ -33,11 +33,12 @@ pub fn attachment<'a>(state: &'a State, claims: &Claims, port: Uuid) -> Option<(
     (holder == port).then_some((nve, place.vlan))
 }
 
-/// A port that intent lets forward.
+/// A port that intent lets forward behind a tag; routers' interfaces have none.
 fn active_port(state: &State, id: Uuid) -> Option<&crate::model::Port> {
     let port = state.port(id)?;
     let network = state.network(port.network_id)?;
-    (port.admin_state_up && network.admin_state_up).then_some(port)
+    let is_up = port.admin_state_up && network.admin_state_up;
+    (is_up && port.segmentation_id.is_some()).then_some(port)
 }
 
 /// The VAP record of a port that is attached, and the NVE that holds it.

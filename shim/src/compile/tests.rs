@@ -37,6 +37,9 @@ fn network(number: u8, up: bool) -> Network {
         shared: false,
         mtu: 1450,
         vni,
+        port_security_enabled: true,
+        qos_policy_id: None,
+        dns_domain: String::new(),
     }
 }
 
@@ -61,7 +64,13 @@ fn port(number: u8, on: u8, bound: u8, up: bool) -> Port {
         device_id: String::new(),
         device_owner: String::new(),
         binding_host_id: host(bound),
-        segmentation_id: tag(number % 3),
+        segmentation_id: Some(tag(number % 3)),
+        port_security_enabled: false,
+        security_groups: vec![],
+        allowed_address_pairs: vec![],
+        extra_dhcp_opts: vec![],
+        qos_policy_id: None,
+        dns_name: String::new(),
     }
 }
 

@@ -60,6 +60,9 @@ pub fn create(
         shared: request.shared,
         mtu: check_mtu(context, request.mtu)?,
         vni,
+        port_security_enabled: true,
+        qos_policy_id: None,
+        dns_domain: String::new(),
     };
     Ok(Plan::one(Mutation::PutNetwork(network.clone()), network))
 }

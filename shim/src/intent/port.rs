@@ -101,7 +101,13 @@ pub fn create(
         device_id: request.device_id,
         device_owner: request.device_owner,
         binding_host_id: request.host,
-        segmentation_id,
+        segmentation_id: Some(segmentation_id),
+        port_security_enabled: false,
+        security_groups: Vec::new(),
+        allowed_address_pairs: Vec::new(),
+        extra_dhcp_opts: Vec::new(),
+        qos_policy_id: None,
+        dns_name: String::new(),
     };
     Ok(Plan::one(Mutation::PutPort(port.clone()), port))
 }
@@ -126,8 +132,10 @@ pub fn update(
     if let Some(requests) = change.fixed_ips {
         port.fixed_ips = fixed_ips(state, port.network_id, Some(old), &requests)?;
     }
-    let wanted = change.segmentation_id.unwrap_or(old.segmentation_id);
-    port.segmentation_id = tag::choose(state, id, &port.binding_host_id, Some(wanted))?;
+    if let Some(wanted) = change.segmentation_id.or(old.segmentation_id) {
+        let tag = tag::choose(state, id, &port.binding_host_id, Some(wanted))?;
+        port.segmentation_id = Some(tag);
+    }
     change.common.apply(&mut port.common, context.now);
     Ok(Plan::one(Mutation::PutPort(port.clone()), port))
 }

@@ -94,6 +94,8 @@ pub fn create(
         allocation_pools,
         dns_nameservers: request.dns_nameservers,
         host_routes: request.host_routes,
+        ipv6_ra_mode: None,
+        ipv6_address_mode: None,
     };
     check(&subnet)?;
     Ok(Plan::one(Mutation::PutSubnet(subnet.clone()), subnet))

@@ -70,7 +70,8 @@ impl EmbeddedStore {
         Ok(store)
     }
 
-    /// Refuses a newer layout; writes the version and the tables of a new file.
+    /// Refuses a newer layout; brings a new or older file to this one, whose values
+    /// older ones can be read as.
     fn check_schema(&self, path: PathBuf) -> Result<(), StoreError> {
         let change = self.begin()?;
         {
@@ -80,8 +81,8 @@ impl EmbeddedStore {
                 Some(found) if found > SCHEMA_VERSION => {
                     return Err(StoreError::Newer { path, found });
                 }
-                Some(_) => {}
-                None => {
+                Some(SCHEMA_VERSION) => {}
+                Some(_) | None => {
                     meta.insert(SCHEMA, SCHEMA_VERSION).map_err(failed)?;
                 }
             }

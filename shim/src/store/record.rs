@@ -12,6 +12,16 @@ use crate::model::Mutation;
 /// One table per kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// QoS policies.
+    QosPolicy,
+    /// Address groups.
+    AddressGroup,
+    /// Security groups.
+    SecurityGroup,
+    /// Security group rules.
+    SecurityGroupRule,
+    /// Routers.
+    Router,
     /// Networks.
     Network,
     /// Subnets.
@@ -30,7 +40,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in an order in which what is referred to comes first.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 12] = [
+        Kind::QosPolicy,
+        Kind::AddressGroup,
+        Kind::SecurityGroup,
+        Kind::SecurityGroupRule,
+        Kind::Router,
         Kind::Network,
         Kind::Subnet,
         Kind::Port,
@@ -43,6 +58,11 @@ impl Kind {
     /// Name of the table.
     pub const fn table(self) -> &'static str {
         match self {
+            Kind::QosPolicy => "qos_policies",
+            Kind::AddressGroup => "address_groups",
+            Kind::SecurityGroup => "security_groups",
+            Kind::SecurityGroupRule => "security_group_rules",
+            Kind::Router => "routers",
             Kind::Network => "networks",
             Kind::Subnet => "subnets",
             Kind::Port => "ports",
@@ -56,6 +76,11 @@ impl Kind {
     /// The mutation that puts the object stored under `key`.
     pub fn decode(self, key: &str, value: &[u8]) -> Result<Mutation, StoreError> {
         let mutation = match self {
+            Kind::QosPolicy => Mutation::PutQosPolicy(self.parse(key, value)?),
+            Kind::AddressGroup => Mutation::PutAddressGroup(self.parse(key, value)?),
+            Kind::SecurityGroup => Mutation::PutSecurityGroup(self.parse(key, value)?),
+            Kind::SecurityGroupRule => Mutation::PutSecurityGroupRule(self.parse(key, value)?),
+            Kind::Router => Mutation::PutRouter(self.parse(key, value)?),
             Kind::Network => Mutation::PutNetwork(self.parse(key, value)?),
             Kind::Subnet => Mutation::PutSubnet(self.parse(key, value)?),
             Kind::Port => Mutation::PutPort(self.parse(key, value)?),
@@ -88,6 +113,16 @@ impl Record {
     /// What to write for `mutation`.
     pub fn of(mutation: &Mutation) -> Result<Record, StoreError> {
         match mutation {
+            Mutation::PutQosPolicy(p) => put(Kind::QosPolicy, p.common.id, p),
+            Mutation::DeleteQosPolicy(id) => Ok(delete(Kind::QosPolicy, *id)),
+            Mutation::PutAddressGroup(g) => put(Kind::AddressGroup, g.common.id, g),
+            Mutation::DeleteAddressGroup(id) => Ok(delete(Kind::AddressGroup, *id)),
+            Mutation::PutSecurityGroup(g) => put(Kind::SecurityGroup, g.common.id, g),
+            Mutation::DeleteSecurityGroup(id) => Ok(delete(Kind::SecurityGroup, *id)),
+            Mutation::PutSecurityGroupRule(r) => put(Kind::SecurityGroupRule, r.common.id, r),
+            Mutation::DeleteSecurityGroupRule(id) => Ok(delete(Kind::SecurityGroupRule, *id)),
+            Mutation::PutRouter(r) => put(Kind::Router, r.common.id, r),
+            Mutation::DeleteRouter(id) => Ok(delete(Kind::Router, *id)),
             Mutation::PutNetwork(n) => put(Kind::Network, n.common.id, n),
             Mutation::DeleteNetwork(id) => Ok(delete(Kind::Network, *id)),
             Mutation::PutSubnet(s) => put(Kind::Subnet, s.common.id, s),

@@ -27,6 +27,9 @@ fn network(name: &str) -> Network {
         shared: false,
         mtu: 1450,
         vni: Vni::new(4096).unwrap(),
+        port_security_enabled: true,
+        qos_policy_id: None,
+        dns_domain: String::new(),
     }
 }
 
@@ -116,9 +119,69 @@ fn a_newer_schema_is_refused() {
     drop(database);
     let error = EmbeddedStore::open(dir.path()).err().unwrap();
     assert!(
-        matches!(error, StoreError::Newer { found: 2, .. }),
+        matches!(error, StoreError::Newer { found: 3, .. }),
         "{error}"
     );
+}
+
+/// Rows as the first schema wrote them.
+#[test]
+fn what_the_first_schema_wrote_is_read() {
+    let common = r#""common":{"id":"00000000-0000-0000-0000-000000000001","name":"a",
+        "description":"","project_id":"p","revision_number":3,
+        "created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:00:00Z","tags":[]}"#;
+    let decode = |kind: record::Kind, rest: &str| {
+        let row = format!("{{{common},{rest}}}");
+        kind.decode("key", row.as_bytes()).unwrap()
+    };
+    let network = decode(
+        record::Kind::Network,
+        r#""admin_state_up":true,"shared":false,"mtu":1450,"vni":4096"#,
+    );
+    let Mutation::PutNetwork(network) = network else {
+        panic!("{network:?}");
+    };
+    assert!(network.port_security_enabled);
+    assert_eq!(network.qos_policy_id, None);
+    let subnet = decode(
+        record::Kind::Subnet,
+        r#""network_id":"00000000-0000-0000-0000-000000000001","cidr":"10.0.0.0/24",
+        "gateway_ip":null,"enable_dhcp":true,"allocation_pools":[],"dns_nameservers":[],
+        "host_routes":[]"#,
+    );
+    assert!(matches!(subnet, Mutation::PutSubnet(s) if s.ipv6_ra_mode.is_none()));
+    let port = decode(
+        record::Kind::Port,
+        r#""network_id":"00000000-0000-0000-0000-000000000001","admin_state_up":true,
+        "mac_address":"02:00:00:00:00:01","fixed_ips":[],"device_id":"","device_owner":"",
+        "binding_host_id":"","segmentation_id":7"#,
+    );
+    let Mutation::PutPort(port) = port else {
+        panic!("{port:?}");
+    };
+    assert_eq!(port.segmentation_id.unwrap().get(), 7);
+    assert!(!port.port_security_enabled && port.security_groups.is_empty());
+}
+
+#[test]
+fn an_older_file_is_brought_to_this_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sluice.redb");
+    let meta = redb::TableDefinition::<&str, u32>::new("meta");
+    let database = redb::Database::create(&file).unwrap();
+    let change = database.begin_write().unwrap();
+    change
+        .open_table(meta)
+        .unwrap()
+        .insert("schema", 1)
+        .unwrap();
+    change.commit().unwrap();
+    drop(database);
+    assert_eq!(EmbeddedStore::open(dir.path()).unwrap().load().unwrap(), []);
+    let database = redb::Database::open(&file).unwrap();
+    let view = redb::ReadableDatabase::begin_read(&database).unwrap();
+    let found = view.open_table(meta).unwrap().get("schema").unwrap();
+    assert_eq!(found.unwrap().value(), SCHEMA_VERSION);
 }
 
 /// Names the data directory to the process that is killed.

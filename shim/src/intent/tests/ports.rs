@@ -6,7 +6,7 @@ use super::super::testing::{Bench, addresses};
 use crate::model::Port;
 
 fn tag(port: &Port) -> u16 {
-    port.segmentation_id.get()
+    port.segmentation_id.unwrap().get()
 }
 
 #[test]
