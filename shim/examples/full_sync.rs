@@ -88,6 +88,7 @@ fn tables(vaps: u32, stations: u32, neighbors: u32) -> Arc<NveTables> {
             port: PortId(u128::from(n).to_be_bytes()),
             vni: network(n)?,
             mac: mac(2, n),
+            port_security: false,
         }))
     });
     let stations = (0..stations).filter_map(|n| {

@@ -3,7 +3,7 @@
 use core::num::NonZeroU8;
 
 use heapless::String;
-use nve_protocol::{Capacity, NveId};
+use nve_protocol::{NveId, TableSizes};
 
 use crate::key::{KEY_LEN, PrivateKey};
 
@@ -19,7 +19,7 @@ pub struct SessionConfig {
     /// The shim's static key.
     pub shim_public_key: [u8; KEY_LEN],
     /// What fits into the tables.
-    pub capacity: Capacity,
+    pub capacity: TableSizes,
     /// Microseconds from the start of the image to the poll loop.
     pub boot_us: u64,
     /// How many shim addresses the caller has.

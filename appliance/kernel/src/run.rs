@@ -9,7 +9,7 @@ use nve_kernel::config::{Config, NicSelector};
 use nve_kernel::node::{Addresses, Node, Parts, Platform, Turn};
 use nve_nic::dma::DmaSource;
 use nve_nic::{Nic, Pool};
-use nve_protocol::{Capacity, Mac};
+use nve_protocol::{Mac, TableSizes};
 
 use crate::arch::apic::Apic;
 use crate::arch::cpu::Entropy;
@@ -151,7 +151,7 @@ fn addresses(config: &Config, uplink: &Device, mtu: u16, entropy: Entropy) -> Ad
     }
 }
 
-fn session(config: &Config, capacity: Capacity, boot_us: u64) -> SessionConfig {
+fn session(config: &Config, capacity: TableSizes, boot_us: u64) -> SessionConfig {
     let shims = u8::try_from(config.shims.len()).unwrap_or(u8::MAX);
     SessionConfig {
         nve: config.nve_id,
@@ -182,15 +182,29 @@ fn make_datapath(addresses: &Addresses, trunk_mtu: u16, trunk_checksum: bool) ->
 
 /// What the tables may hold: what the product promises at 64 MiB, and less in
 /// proportion with less memory.
-fn capacity() -> Capacity {
+fn capacity() -> TableSizes {
     const PROMISED_AT: u64 = 48 << 20;
 
     let (_, heap) = heap::usage();
     let scaled = |records: u64| (records * heap.min(PROMISED_AT) / PROMISED_AT) as u32;
-    Capacity {
+    TableSizes {
         vaps: 4094,
         fdb: scaled(100_000),
         neighbors: scaled(100_000),
         flood: scaled(65_536),
+        peers: scaled(65_536),
+        networks: scaled(16_384),
+        subnets: scaled(16_384),
+        dns: scaled(16_384),
+        host_routes: scaled(16_384),
+        gateways: scaled(16_384),
+        routes: scaled(65_536),
+        addresses: scaled(65_536),
+        dhcp_options: scaled(16_384),
+        groups: scaled(16_384),
+        rules: scaled(65_536),
+        members: scaled(131_072),
+        bindings: scaled(65_536),
+        qos: 4094,
     }
 }

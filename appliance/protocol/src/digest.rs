@@ -10,7 +10,9 @@ use core::net::IpAddr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
 use crate::record::Record;
+use crate::types::{GroupId, Mac, PortId, Prefix, RouterId, RuleId, Vlan, Vni};
 
 /// Digest of a set of records. The empty set's is zero. Written as 16
 /// hexadecimal digits, so that JSON tools do not round it.
@@ -106,5 +108,71 @@ impl Hasher {
         hash ^= hash >> 33;
         hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         hash ^ hash >> 33
+    }
+}
+
+/// Adds a field to a fingerprint. Fields of variable length say their length.
+pub(crate) trait IntoHash {
+    fn hash_into(&self, hash: Hasher) -> Hasher;
+}
+
+macro_rules! hash_as {
+    ($($type:ty: |$value:ident, $hash:ident| $body:expr;)+) => {$(
+        impl IntoHash for $type {
+            fn hash_into(&self, $hash: Hasher) -> Hasher {
+                let $value = self;
+                $body
+            }
+        }
+    )+};
+}
+
+hash_as! {
+    bool: |value, hash| hash.bytes(&[u8::from(*value)]);
+    u8: |value, hash| hash.bytes(&[*value]);
+    u16: |value, hash| hash.bytes(&value.to_be_bytes());
+    Vlan: |value, hash| hash.u32(u32::from(value.get()));
+    Vni: |value, hash| hash.u32(value.get());
+    Mac: |value, hash| hash.bytes(&value.0);
+    PortId: |value, hash| hash.bytes(&value.0);
+    RouterId: |value, hash| hash.bytes(&value.0);
+    GroupId: |value, hash| hash.bytes(&value.0);
+    RuleId: |value, hash| hash.bytes(&value.0);
+    IpAddr: |value, hash| hash.ip(*value);
+    Prefix: |value, hash| hash.ip(value.address()).bytes(&[value.length()]);
+    Direction: |value, hash| hash.bytes(&[match value {
+        Direction::Ingress => 1,
+        Direction::Egress => 2,
+    }]);
+    Family: |value, hash| hash.bytes(&[match value {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 6,
+    }]);
+    Ipv6Mode: |value, hash| hash.bytes(&[match value {
+        Ipv6Mode::Slaac => 1,
+        Ipv6Mode::Dhcpv6Stateful => 2,
+        Ipv6Mode::Dhcpv6Stateless => 3,
+    }]);
+    Limit: |value, hash| hash
+        .u32(value.kbps)
+        .u32(value.burst_kbit)
+        .u32(value.pps)
+        .u32(value.burst_packets);
+    OptionValue: |value, hash| hash
+        .u32(value.bytes().len() as u32)
+        .bytes(value.bytes());
+    Remote: |value, hash| match value {
+        Remote::Any => hash.bytes(&[0]),
+        Remote::Prefix(prefix) => prefix.hash_into(hash.bytes(&[1])),
+        Remote::Group(group) => group.hash_into(hash.bytes(&[2])),
+    };
+}
+
+impl<T: IntoHash> IntoHash for Option<T> {
+    fn hash_into(&self, hash: Hasher) -> Hasher {
+        match self {
+            None => hash.bytes(&[0]),
+            Some(value) => value.hash_into(hash.bytes(&[1])),
+        }
     }
 }

@@ -22,21 +22,24 @@ pub mod codec;
 pub mod digest;
 pub mod frame;
 pub mod message;
+pub mod policy;
 pub mod record;
 pub mod stats;
 pub mod types;
 
 pub use digest::TableDigest;
-pub use message::{
-    Applied, Begin, Capacity, Commit, Hello, Refusal, Refused, ToNve, ToShim, Welcome,
+pub use message::{Applied, Begin, Commit, Hello, Refusal, Refused, ToNve, ToShim, Welcome};
+pub use policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
+pub use record::{
+    Address, Binding, DhcpOption, Dns, Fdb, Flood, Gateway, Group, HostRoute, Key, Member,
+    Neighbor, Network, Peer, Qos, Record, Route, Rule, Subnet, Table, TableSizes, Vap,
 };
-pub use record::{Fdb, Flood, Key, Neighbor, Record, Vap};
-pub use stats::{DropReason, NicStats, Stats, TableSizes};
-pub use types::{Mac, NveId, PortId, Vlan, Vni};
+pub use stats::{DropReason, NicStats, Stats};
+pub use types::{GroupId, Mac, NveId, PortId, Prefix, RouterId, RuleId, Vlan, Vni};
 
 /// Version of the messages. Both ends name theirs and the shim refuses another
 /// major one; see [`Hello::api_version`].
-pub const API_VERSION: u16 = 1;
+pub const API_VERSION: u16 = 2;
 
 /// Most `put` and `delete` of one transaction that is not full; an appliance
 /// refuses more with [`Refusal::OutOfMemory`], and the shim sends a full state

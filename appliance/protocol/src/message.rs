@@ -4,7 +4,7 @@ use heapless::String;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::TableDigest;
-use crate::record::{Key, Record};
+use crate::record::{Key, Record, TableSizes};
 use crate::stats::Stats;
 use crate::types::NveId;
 
@@ -23,21 +23,8 @@ pub struct Hello {
     pub digest: TableDigest,
     /// Microseconds from the start of the image to the poll loop.
     pub boot_us: u64,
-    /// What fits into the tables.
-    pub capacity: Capacity,
-}
-
-/// How many records each table holds at most, sized from RAM at boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capacity {
-    /// VAP records.
-    pub vaps: u32,
-    /// FDB records.
-    pub fdb: u32,
-    /// Neighbor records.
-    pub neighbors: u32,
-    /// Flood records.
-    pub flood: u32,
+    /// How many records fit into each table, by the memory that there is.
+    pub capacity: TableSizes,
 }
 
 /// The shim's answer to an accepted [`Hello`].

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::TableSizes;
+
 /// Declares [`DropReason`] with its names and texts in one place.
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -99,19 +101,6 @@ pub struct NicStats {
     pub tx_bytes: u64,
     /// Frames that the device described wrongly (bad length, bad id).
     pub device_errors: u64,
-}
-
-/// Records in each table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TableSizes {
-    /// VAP records.
-    pub vaps: u32,
-    /// FDB records.
-    pub fdb: u32,
-    /// Neighbor records.
-    pub neighbors: u32,
-    /// Flood records.
-    pub flood: u32,
 }
 
 /// A report of an appliance's counters, all since boot.

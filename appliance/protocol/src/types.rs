@@ -3,6 +3,7 @@
 //! Each type is valid by construction: parsing is the only way in from outside.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::str::FromStr;
 
 use serde::de::{self, Visitor};
@@ -71,7 +72,7 @@ impl FromStr for Mac {
     }
 }
 
-fn hex_octet(text: &[u8]) -> Option<u8> {
+pub(crate) fn hex_octet(text: &[u8]) -> Option<u8> {
     let [high, low] = text else { return None };
     let high = (*high as char).to_digit(16)?;
     let low = (*low as char).to_digit(16)?;
@@ -149,6 +150,101 @@ impl<'de> Deserialize<'de> for Vni {
     }
 }
 
+/// A block of IP addresses, written `10.0.0.0/24`. Bits past the length are zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Prefix {
+    /// The block; `None` if `length` exceeds the address's, or bits past it are set.
+    pub fn new(address: IpAddr, length: u8) -> Option<Prefix> {
+        let valid = length <= width(address) && mask(address, length) == address;
+        valid.then_some(Prefix { address, length })
+    }
+
+    /// The block of this one address.
+    pub const fn host(address: IpAddr) -> Prefix {
+        Prefix {
+            address,
+            length: width(address),
+        }
+    }
+
+    /// The block of `length` bits that `address` is in; `None` if `length` exceeds
+    /// the address's.
+    pub fn around(address: IpAddr, length: u8) -> Option<Prefix> {
+        Prefix::new(mask(address, length), length)
+    }
+
+    /// First address.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many leading bits its addresses share.
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// Whether `ip` is in it.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.address.is_ipv4() == ip.is_ipv4() && mask(ip, self.length) == self.address
+    }
+
+    /// Whether it is of one address.
+    pub const fn is_host(&self) -> bool {
+        self.length == width(self.address)
+    }
+}
+
+const fn width(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+/// The address with zeros past its first `length` bits.
+fn mask(address: IpAddr, length: u8) -> IpAddr {
+    let length = u32::from(length);
+    match address {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32u32.saturating_sub(length));
+            IpAddr::V4((ip.to_bits() & mask.unwrap_or(0)).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128u32.saturating_sub(length));
+            IpAddr::V6((ip.to_bits() & mask.unwrap_or(0)).into())
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const BAD: ParseError = ParseError("a prefix is written 10.0.0.0/24, without host bits");
+        let (address, length) = text.split_once('/').ok_or(BAD)?;
+        let address = address.parse().map_err(|_| BAD)?;
+        let length = length.parse().map_err(|_| BAD)?;
+        Prefix::new(address, length).ok_or(BAD)
+    }
+}
+
 /// Parses the 36-character form of a UUID (RFC 9562, section 4).
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let text = text.as_bytes();
@@ -219,6 +315,19 @@ uuid_type! {
     NveId
 }
 
+uuid_type! {
+    /// UUID of a Neutron router.
+    RouterId
+}
+uuid_type! {
+    /// UUID of a Neutron security group or address group.
+    GroupId
+}
+uuid_type! {
+    /// UUID of a Neutron security group rule.
+    RuleId
+}
+
 struct TextVisitor<T>(core::marker::PhantomData<T>);
 
 impl<T: FromStr<Err = ParseError>> Visitor<'_> for TextVisitor<T> {
@@ -249,7 +358,7 @@ macro_rules! serde_as_text {
     )*};
 }
 
-serde_as_text!(Mac, PortId, NveId);
+serde_as_text!(Mac, Prefix, PortId, NveId, RouterId, GroupId, RuleId);
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +390,43 @@ mod tests {
         assert!(!Mac([0; 6]).is_unicast());
         assert!(!Mac::BROADCAST.is_unicast());
         assert!(Mac::BROADCAST.is_multicast());
+    }
+
+    #[test]
+    fn prefixes_have_no_host_bits() {
+        for text in [
+            "10.0.0.0/24",
+            "0.0.0.0/0",
+            "10.0.0.1/32",
+            "::/0",
+            "2001:db8::/32",
+            "::1/128",
+        ] {
+            let prefix: Prefix = text.parse().unwrap();
+            assert_eq!(prefix.to_string(), text);
+            assert!(prefix.contains(prefix.address()));
+        }
+        for bad in [
+            "10.0.0.1/24",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0",
+            "10.0.0.0/",
+            "x/8",
+            "::1/64",
+        ] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+        let prefix: Prefix = "10.1.0.0/16".parse().unwrap();
+        assert!(prefix.contains("10.1.255.255".parse().unwrap()));
+        assert!(!prefix.contains("10.2.0.0".parse().unwrap()));
+        assert!(!prefix.contains("::".parse().unwrap()));
+        assert_eq!(
+            Prefix::around("10.1.2.3".parse().unwrap(), 16),
+            Some(prefix)
+        );
+        assert_eq!(Prefix::around("10.1.2.3".parse().unwrap(), 33), None);
+        assert!(Prefix::host("::1".parse().unwrap()).is_host());
     }
 
     #[test]

@@ -46,10 +46,11 @@ fn records() {
         port: "9c1e3a52-0000-4000-8000-0000000000ab".parse().unwrap(),
         vni: vni(5001),
         mac: mac(),
+        port_security: true,
     };
     check(
         ToNve::Put(Record::Vap(vap)),
-        r#"{"put":{"vap":{"vlan":101,"port":"9c1e3a52-0000-4000-8000-0000000000ab","vni":5001,"mac":"02:00:00:00:00:0a"}}}"#,
+        r#"{"put":{"vap":{"vlan":101,"port":"9c1e3a52-0000-4000-8000-0000000000ab","vni":5001,"mac":"02:00:00:00:00:0a","port_security":true}}}"#,
     );
     let fdb = Fdb {
         vni: vni(5001),
@@ -87,15 +88,192 @@ fn records() {
     );
 }
 
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+const ID: &str = "9c1e3a52-0000-4000-8000-0000000000ab";
+
+#[test]
+fn records_of_routing() {
+    let records = [
+        (
+            Record::Peer(Peer {
+                vni: vni(1),
+                vtep: ip("2001:db8::2"),
+            }),
+            r#"{"peer":{"vni":1,"vtep":"2001:db8::2"}}"#,
+        ),
+        (
+            Record::Network(Network {
+                vni: vni(1),
+                mtu: 1450,
+            }),
+            r#"{"network":{"vni":1,"mtu":1450}}"#,
+        ),
+        (
+            Record::Gateway(Gateway {
+                vni: vni(1),
+                ip: ip("10.0.0.1"),
+                prefix: prefix("10.0.0.0/24"),
+                mac: mac(),
+                router: ID.parse().unwrap(),
+            }),
+            r#"{"gateway":{"vni":1,"ip":"10.0.0.1","prefix":"10.0.0.0/24","mac":"02:00:00:00:00:0a","router":"9c1e3a52-0000-4000-8000-0000000000ab"}}"#,
+        ),
+        (
+            Record::Route(Route {
+                router: ID.parse().unwrap(),
+                destination: prefix("0.0.0.0/0"),
+                next_hop: ip("10.0.0.254"),
+            }),
+            r#"{"route":{"router":"9c1e3a52-0000-4000-8000-0000000000ab","destination":"0.0.0.0/0","next_hop":"10.0.0.254"}}"#,
+        ),
+    ];
+    for (record, golden) in records {
+        check(record, golden);
+    }
+}
+
+#[test]
+fn records_of_addresses() {
+    let vlan = Vlan::new(101).unwrap();
+    let records = [
+        (
+            Record::Subnet(Subnet {
+                vni: vni(1),
+                prefix: prefix("2001:db8::/64"),
+                dhcp: true,
+                gateway: Some(ip("2001:db8::1")),
+                ra_mode: Some(Ipv6Mode::Dhcpv6Stateless),
+                address_mode: None,
+            }),
+            r#"{"subnet":{"vni":1,"prefix":"2001:db8::/64","dhcp":true,"gateway":"2001:db8::1","ra_mode":"dhcpv6_stateless","address_mode":null}}"#,
+        ),
+        (
+            Record::Dns(Dns {
+                vni: vni(1),
+                subnet: prefix("10.0.0.0/24"),
+                index: 0,
+                server: ip("192.0.2.53"),
+            }),
+            r#"{"dns":{"vni":1,"subnet":"10.0.0.0/24","index":0,"server":"192.0.2.53"}}"#,
+        ),
+        (
+            Record::HostRoute(HostRoute {
+                vni: vni(1),
+                subnet: prefix("10.0.0.0/24"),
+                destination: prefix("10.9.0.0/16"),
+                next_hop: ip("10.0.0.2"),
+            }),
+            r#"{"host_route":{"vni":1,"subnet":"10.0.0.0/24","destination":"10.9.0.0/16","next_hop":"10.0.0.2"}}"#,
+        ),
+        (
+            Record::Address(Address {
+                vlan,
+                mac: mac(),
+                prefix: prefix("10.0.0.5/32"),
+                fixed: true,
+            }),
+            r#"{"address":{"vlan":101,"mac":"02:00:00:00:00:0a","prefix":"10.0.0.5/32","fixed":true}}"#,
+        ),
+        (
+            Record::DhcpOption(DhcpOption {
+                vlan,
+                family: Family::Ipv4,
+                code: 12,
+                part: 0,
+                value: OptionValue::new(b"vm-1").unwrap(),
+            }),
+            r#"{"dhcp_option":{"vlan":101,"family":"ipv4","code":12,"part":0,"value":"766d2d31"}}"#,
+        ),
+    ];
+    for (record, golden) in records {
+        check(record, golden);
+    }
+}
+
+#[test]
+fn records_of_policy() {
+    let vlan = Vlan::new(101).unwrap();
+    let group: GroupId = ID.parse().unwrap();
+    let rule = Rule {
+        id: ID.parse().unwrap(),
+        group,
+        direction: Direction::Ingress,
+        family: Family::Ipv4,
+        protocol: Some(6),
+        low: 22,
+        high: 23,
+        remote: Remote::Prefix(prefix("10.0.0.0/8")),
+    };
+    let open = Rule {
+        protocol: None,
+        low: 0,
+        high: u16::MAX,
+        remote: Remote::Any,
+        ..rule
+    };
+    let records = [
+        (
+            Record::Group(Group {
+                group,
+                stateful: true,
+            }),
+            r#"{"group":{"group":"9c1e3a52-0000-4000-8000-0000000000ab","stateful":true}}"#,
+        ),
+        (
+            Record::Rule(rule),
+            r#"{"rule":{"id":"9c1e3a52-0000-4000-8000-0000000000ab","group":"9c1e3a52-0000-4000-8000-0000000000ab","direction":"ingress","family":"ipv4","protocol":6,"low":22,"high":23,"remote":{"prefix":"10.0.0.0/8"}}}"#,
+        ),
+        (
+            Record::Rule(open),
+            r#"{"rule":{"id":"9c1e3a52-0000-4000-8000-0000000000ab","group":"9c1e3a52-0000-4000-8000-0000000000ab","direction":"ingress","family":"ipv4","protocol":null,"low":0,"high":65535,"remote":"any"}}"#,
+        ),
+        (
+            Record::Member(Member {
+                group,
+                prefix: prefix("10.0.0.5/32"),
+            }),
+            r#"{"member":{"group":"9c1e3a52-0000-4000-8000-0000000000ab","prefix":"10.0.0.5/32"}}"#,
+        ),
+        (
+            Record::Binding(Binding { vlan, group }),
+            r#"{"binding":{"vlan":101,"group":"9c1e3a52-0000-4000-8000-0000000000ab"}}"#,
+        ),
+        (
+            Record::Qos(Qos {
+                vlan,
+                egress: Limit {
+                    kbps: 1000,
+                    burst_kbit: 80,
+                    pps: 0,
+                    burst_packets: 0,
+                },
+                ingress: Limit::default(),
+                dscp: Some(46),
+            }),
+            r#"{"qos":{"vlan":101,"egress":{"kbps":1000,"burst_kbit":80,"pps":0,"burst_packets":0},"ingress":{"kbps":0,"burst_kbit":0,"pps":0,"burst_packets":0},"dscp":46}}"#,
+        ),
+    ];
+    for (record, golden) in records {
+        check(record, golden);
+    }
+    check(
+        Record::Rule(rule).key(),
+        r#"{"rule":{"id":"9c1e3a52-0000-4000-8000-0000000000ab"}}"#,
+    );
+}
+
 #[test]
 fn transactions() {
     check(
         ToNve::Welcome(Welcome {
-            api_version: 1,
+            api_version: 2,
             stats_interval_ms: 1000,
             dead_after_ms: 15_000,
         }),
-        r#"{"welcome":{"api_version":1,"stats_interval_ms":1000,"dead_after_ms":15000}}"#,
+        r#"{"welcome":{"api_version":2,"stats_interval_ms":1000,"dead_after_ms":15000}}"#,
     );
     check(
         ToNve::Begin(Begin {
@@ -131,20 +309,18 @@ fn transactions() {
     check(ToShim::Pong(3), r#"{"pong":3}"#);
     check(
         ToShim::Hello(Hello {
-            api_version: 1,
+            api_version: 2,
             nve: "9c1e3a52-0000-4000-8000-0000000000ab".parse().unwrap(),
             version: "0.1.0".try_into().unwrap(),
             generation: 0,
             digest: TableDigest::default(),
             boot_us: 42_000,
-            capacity: Capacity {
-                vaps: 4094,
+            capacity: TableSizes {
                 fdb: 100_000,
-                neighbors: 100_000,
-                flood: 4096,
+                ..TableSizes::uniform(4094)
             },
         }),
-        r#"{"hello":{"api_version":1,"nve":"9c1e3a52-0000-4000-8000-0000000000ab","version":"0.1.0","generation":0,"digest":"0000000000000000","boot_us":42000,"capacity":{"vaps":4094,"fdb":100000,"neighbors":100000,"flood":4096}}}"#,
+        r#"{"hello":{"api_version":2,"nve":"9c1e3a52-0000-4000-8000-0000000000ab","version":"0.1.0","generation":0,"digest":"0000000000000000","boot_us":42000,"capacity":{"vaps":4094,"fdb":100000,"neighbors":4094,"flood":4094,"peers":4094,"networks":4094,"subnets":4094,"dns":4094,"host_routes":4094,"gateways":4094,"routes":4094,"addresses":4094,"dhcp_options":4094,"groups":4094,"rules":4094,"members":4094,"bindings":4094,"qos":4094}}}"#,
     );
 }
 
@@ -160,12 +336,7 @@ fn the_longest_message_fits() {
     let stats = Stats {
         uptime_ms: u64::MAX,
         generation: u64::MAX,
-        tables: TableSizes {
-            vaps: u32::MAX,
-            fdb: u32::MAX,
-            neighbors: u32::MAX,
-            flood: u32::MAX,
-        },
+        tables: TableSizes::uniform(u32::MAX),
         trunk: nic,
         uplink: nic,
         arp_replies: u64::MAX,
@@ -222,6 +393,17 @@ fn the_digest_ignores_order_and_sees_every_field() {
     assert_eq!(without, [&one].into_iter().collect());
     assert_ne!(one.fingerprint(), two.fingerprint());
     assert_eq!(one.fingerprint(), 14_986_112_090_142_266_119, "pinned");
+}
+
+#[test]
+fn names_of_tables_match_their_encoding() {
+    let mut sizes = TableSizes::default();
+    for (number, table) in (1..).zip(Table::ALL) {
+        *sizes.get_mut(*table) = number;
+        assert_eq!(sizes.get(*table), number);
+        let text = serde_json::to_value(sizes).unwrap();
+        assert_eq!(text[table.name()], number);
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub fn vap_of<'a>(state: &'a State, claims: &Claims, id: Uuid) -> Option<(&'a Nv
             port: PortId(id.into_bytes()),
             vni,
             mac: port.mac_address,
+            port_security: false,
         },
     ))
 }
@@ -120,6 +121,7 @@ fn add_stations(
                     port,
                     vni,
                     mac,
+                    port_security: false,
                 }),
             );
         } else {

@@ -47,12 +47,7 @@ impl NveTables {
     pub fn sizes(&self) -> TableSizes {
         let mut sizes = TableSizes::default();
         for record in self.records() {
-            *match record {
-                Record::Vap(_) => &mut sizes.vaps,
-                Record::Fdb(_) => &mut sizes.fdb,
-                Record::Neighbor(_) => &mut sizes.neighbors,
-                Record::Flood(_) => &mut sizes.flood,
-            } += 1;
+            *sizes.get_mut(record.table()) += 1;
         }
         sizes
     }
@@ -131,6 +126,7 @@ mod tests {
             port: PortId([port; 16]),
             vni: Vni::new(vni).unwrap(),
             mac: Mac([2, 0, 0, 0, 0, port]),
+            port_security: true,
         })
     }
 
@@ -148,6 +144,7 @@ mod tests {
             Record::Fdb(r) => r.vni,
             Record::Neighbor(r) => r.vni,
             Record::Flood(r) => r.vni,
+            other => panic!("{other:?} is not made here"),
         }
     }
 

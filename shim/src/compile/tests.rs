@@ -224,7 +224,7 @@ fn an_nve_gets_what_its_ports_need_and_nothing_else() {
         got,
         [
             format!(
-                r#"{{"vap":{{"vlan":101,"port":"{p1}","vni":5001,"mac":"02:00:00:00:00:01"}}}}"#
+                r#"{{"vap":{{"vlan":101,"port":"{p1}","vni":5001,"mac":"02:00:00:00:00:01","port_security":false}}}}"#
             ),
             r#"{"fdb":{"vni":5001,"mac":"02:00:00:00:00:02","vtep":"192.0.2.2"}}"#.into(),
             r#"{"fdb":{"vni":5001,"mac":"02:00:00:00:09:01","vtep":"198.51.100.1"}}"#.into(),
@@ -234,7 +234,7 @@ fn an_nve_gets_what_its_ports_need_and_nothing_else() {
             r#"{"flood":{"vni":5001,"vtep":"192.0.2.2"}}"#.into(),
             r#"{"flood":{"vni":5001,"vtep":"198.51.100.1"}}"#.into(),
             format!(
-                r#"{{"vap":{{"vlan":100,"port":"{p3}","vni":5002,"mac":"02:00:00:00:00:03"}}}}"#
+                r#"{{"vap":{{"vlan":100,"port":"{p3}","vni":5002,"mac":"02:00:00:00:00:03","port_security":false}}}}"#
             ),
             r#"{"neighbor":{"vni":5002,"ip":"10.0.2.3","mac":"02:00:00:00:00:03"}}"#.into(),
         ]

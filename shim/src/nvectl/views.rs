@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use nve_protocol::Table;
 use serde_json::Value;
 
 use super::table::{printable, table};
@@ -138,12 +139,16 @@ pub(super) fn nve(nve: &Value) -> String {
     );
     line("arp replies", cell(&stats["arp_replies"]));
     let capacity = &nve["image"]["capacity"];
-    let sizes = ["vaps", "fdb", "neighbors", "flood"].map(|key| {
-        let cells = [&nve["desired"][key], &stats["tables"][key], &capacity[key]];
-        std::iter::once(key.to_owned())
-            .chain(cells.map(cell))
-            .collect()
-    });
+    let sizes: Vec<_> = Table::ALL
+        .iter()
+        .map(|kind| kind.name())
+        .map(|key| {
+            let cells = [&nve["desired"][key], &stats["tables"][key], &capacity[key]];
+            std::iter::once(key.to_owned())
+                .chain(cells.map(cell))
+                .collect()
+        })
+        .collect();
     text.push('\n');
     text.push_str(&table(
         &["TABLE", "DESIRED", "IN FORCE", "CAPACITY"],

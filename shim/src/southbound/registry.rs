@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nve_protocol::{Capacity, Hello, Refused, Stats, TableDigest};
+use nve_protocol::{Hello, Refused, Stats, TableDigest, TableSizes};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
@@ -39,7 +39,7 @@ pub struct Image {
     /// Microseconds from the start of the image to its poll loop.
     pub boot_us: u64,
     /// What fits into its tables.
-    pub capacity: Capacity,
+    pub capacity: TableSizes,
 }
 
 /// The last transaction that an NVE applied.

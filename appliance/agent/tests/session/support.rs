@@ -208,11 +208,10 @@ pub fn config(shims: u8) -> SessionConfig {
         version: "0.1.0".try_into().unwrap(),
         private_key: PrivateKey::new(NVE_KEY),
         shim_public_key: shim_public_key(),
-        capacity: Capacity {
-            vaps: 4094,
+        capacity: TableSizes {
             fdb: 100_000,
             neighbors: 100_000,
-            flood: 4096,
+            ..TableSizes::uniform(4096)
         },
         boot_us: 42_000,
         shim_count: NonZeroU8::new(shims).unwrap(),

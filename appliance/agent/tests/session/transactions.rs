@@ -216,6 +216,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 port,
                 vni,
                 mac,
+                port_security: true,
             })
         }),
         (vni.clone(), mac.clone(), ip.clone()).prop_map(|(vni, mac, vtep)| Record::Fdb(Fdb {
@@ -285,7 +286,12 @@ proptest! {
         start in prop::collection::vec(any_record(), 0..30),
         change in prop::collection::vec((any::<bool>(), any_record()), 0..30),
     ) {
-        let capacity = Capacity { vaps: 3, fdb: 6, neighbors: 5, flood: 4 };
+        let capacity = TableSizes {
+            vaps: 3,
+            fdb: 6,
+            neighbors: 5,
+            ..TableSizes::uniform(4)
+        };
         let mut tables = Tables::new(capacity);
         for record in &start {
             // Some do not fit.

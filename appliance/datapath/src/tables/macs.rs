@@ -68,10 +68,6 @@ impl<V> Entry<V> {
 pub(super) struct RemoteMacs(HashTable<Entry<VtepIndex>>);
 
 impl RemoteMacs {
-    pub(super) fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-
     pub(super) fn get(&self, vni: Vni, mac: Mac) -> Option<VtepIndex> {
         self.0
             .find(hash(vni, mac), |entry| entry.is(vni, mac))

@@ -12,12 +12,13 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Capacity, Fdb, Flood, Key, Mac, Neighbor, Record, TableDigest, TableSizes, Vap, Vlan, Vni,
+    Fdb, Flood, Key, Mac, Neighbor, Record, TableDigest, TableSizes, Vap, Vlan, Vni,
 };
 
 mod macs;
 mod neighbors;
 mod networks;
+mod plain;
 mod vteps;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use macs::{LocalMacs, RemoteMacs};
 use neighbors::Neighbors;
 pub use networks::Network;
 use networks::Networks;
+use plain::Plain;
 pub use vteps::VtepIndex;
 use vteps::Vteps;
 
@@ -46,38 +48,38 @@ pub enum TableError {
 /// All tables of one NVE.
 #[derive(Debug)]
 pub struct Tables {
-    capacity: Capacity,
+    capacity: TableSizes,
+    sizes: TableSizes,
+    digest: TableDigest,
     /// Indexed by VLAN tag.
     vaps: Vec<Option<Vap>>,
-    vap_count: u32,
     local: LocalMacs,
     remote: RemoteMacs,
     neighbors: Neighbors,
     networks: Networks,
-    flood_count: u32,
     vteps: Vteps,
-    digest: TableDigest,
+    plain: Plain,
 }
 
 impl Tables {
     /// Empty tables that take at most `capacity` records.
-    pub fn new(capacity: Capacity) -> Self {
+    pub fn new(capacity: TableSizes) -> Self {
         Tables {
             capacity,
+            sizes: TableSizes::default(),
+            digest: TableDigest::default(),
             vaps: Vec::new(),
-            vap_count: 0,
             local: LocalMacs::default(),
             remote: RemoteMacs::default(),
             neighbors: Neighbors::default(),
             networks: Networks::default(),
-            flood_count: 0,
             vteps: Vteps::default(),
-            digest: TableDigest::default(),
+            plain: Plain::default(),
         }
     }
 
     /// How many records fit.
-    pub fn capacity(&self) -> Capacity {
+    pub fn capacity(&self) -> TableSizes {
         self.capacity
     }
 
@@ -88,24 +90,25 @@ impl Tables {
 
     /// How many records there are.
     pub fn sizes(&self) -> TableSizes {
-        TableSizes {
-            vaps: self.vap_count,
-            fdb: self.remote.len(),
-            neighbors: self.neighbors.len(),
-            flood: self.flood_count,
-        }
+        self.sizes
     }
 
     /// Puts a record and returns the one that it replaces.
     pub fn put(&mut self, record: &Record) -> Result<Option<Record>, TableError> {
+        let table = record.table();
+        if self.sizes.get(table) >= self.capacity.get(table) && !self.contains(&record.key()) {
+            return Err(TableError::Full);
+        }
         let replaced = match record {
             Record::Vap(vap) => self.put_vap(vap)?.map(Record::Vap),
             Record::Fdb(fdb) => self.put_fdb(fdb)?.map(Record::Fdb),
             Record::Neighbor(neighbor) => self.put_neighbor(neighbor)?.map(Record::Neighbor),
             Record::Flood(flood) => self.put_flood(flood)?.map(Record::Flood),
+            other => self.plain.put(other)?,
         };
-        if let Some(old) = &replaced {
-            self.digest.remove(old);
+        match &replaced {
+            Some(old) => self.digest.remove(old),
+            None => *self.sizes.get_mut(table) += 1,
         }
         self.digest.add(record);
         Ok(replaced)
@@ -121,9 +124,27 @@ impl Tables {
                 .remove(vni, ip)
                 .map(|mac| Record::Neighbor(Neighbor { vni, ip, mac })),
             Key::Flood { vni, vtep } => self.delete_flood(vni, vtep).map(Record::Flood),
+            _ => self.plain.delete(key),
         }?;
         self.digest.remove(&removed);
+        *self.sizes.get_mut(key.table()) -= 1;
         Some(removed)
+    }
+
+    /// Whether there is a record with this key.
+    fn contains(&self, key: &Key) -> bool {
+        match *key {
+            Key::Vap { vlan } => self.vap(vlan.get()).is_some(),
+            Key::Fdb { vni, mac } => self.remote(vni, mac).is_some(),
+            Key::Neighbor { vni, ip } => self.neighbor(vni, ip).is_some(),
+            Key::Flood { vni, vtep } => self.has_flood(vni, vtep),
+            _ => self.plain.contains(key),
+        }
+    }
+
+    fn has_flood(&self, vni: Vni, vtep: IpAddr) -> bool {
+        let index = self.vteps.index(vtep);
+        index.is_some_and(|index| self.networks.has_vtep(vni, index))
     }
 
     /// The VAP behind a tag.
@@ -174,9 +195,6 @@ impl Tables {
     fn put_vap(&mut self, vap: &Vap) -> Result<Option<Vap>, TableError> {
         check_station(vap.mac)?;
         let old = self.vap(vap.vlan.get()).copied();
-        if old.is_none() && self.vap_count >= self.capacity.vaps {
-            return Err(TableError::Full);
-        }
         if self.vaps.is_empty() {
             let slots = usize::from(Vlan::MAX) + 1;
             self.vaps
@@ -189,9 +207,8 @@ impl Tables {
             self.networks.remove_vap(vap.vni, vap.vlan);
             return Err(error);
         }
-        match old {
-            Some(old) => self.unlink_vap(&old, Some(vap)),
-            None => self.vap_count += 1,
+        if let Some(old) = &old {
+            self.unlink_vap(old, Some(vap));
         }
         if let Some(slot) = self.vaps.get_mut(usize::from(vap.vlan.get())) {
             *slot = Some(*vap);
@@ -212,17 +229,12 @@ impl Tables {
     fn delete_vap(&mut self, vlan: Vlan) -> Option<Vap> {
         let old = self.vaps.get_mut(usize::from(vlan.get()))?.take()?;
         self.unlink_vap(&old, None);
-        self.vap_count -= 1;
         Some(old)
     }
 
     fn put_fdb(&mut self, fdb: &Fdb) -> Result<Option<Fdb>, TableError> {
         check_station(fdb.mac)?;
         check_vtep(fdb.vtep)?;
-        let known = self.remote.get(fdb.vni, fdb.mac);
-        if known.is_none() && self.remote.len() >= self.capacity.fdb {
-            return Err(TableError::Full);
-        }
         let vtep = self.vteps.acquire(fdb.vtep)?;
         match self.remote.insert(fdb.vni, fdb.mac, vtep) {
             Ok(None) => Ok(None),
@@ -245,9 +257,6 @@ impl Tables {
     fn put_neighbor(&mut self, neighbor: &Neighbor) -> Result<Option<Neighbor>, TableError> {
         check_station(neighbor.mac)?;
         let known = self.neighbors.get(neighbor.vni, neighbor.ip);
-        if known.is_none() && self.neighbors.len() >= self.capacity.neighbors {
-            return Err(TableError::Full);
-        }
         self.neighbors
             .insert(neighbor.vni, neighbor.ip, neighbor.mac)?;
         Ok(known.map(|mac| Neighbor { mac, ..*neighbor }))
@@ -255,19 +264,14 @@ impl Tables {
 
     fn put_flood(&mut self, flood: &Flood) -> Result<Option<Flood>, TableError> {
         check_vtep(flood.vtep)?;
-        let known = self.vteps.index(flood.vtep);
-        if known.is_some_and(|index| self.networks.has_vtep(flood.vni, index)) {
+        if self.has_flood(flood.vni, flood.vtep) {
             return Ok(Some(*flood));
-        }
-        if self.flood_count >= self.capacity.flood {
-            return Err(TableError::Full);
         }
         let index = self.vteps.acquire(flood.vtep)?;
         if let Err(error) = self.networks.add_vtep(flood.vni, index) {
             self.vteps.release(index);
             return Err(error);
         }
-        self.flood_count += 1;
         Ok(None)
     }
 
@@ -276,7 +280,6 @@ impl Tables {
         if !self.networks.remove_vtep(vni, index) {
             return None;
         }
-        self.flood_count -= 1;
         self.vteps.release(index);
         Some(Flood { vni, vtep })
     }

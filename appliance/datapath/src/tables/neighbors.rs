@@ -88,10 +88,6 @@ pub(super) struct Neighbors {
 }
 
 impl Neighbors {
-    pub(super) fn len(&self) -> u32 {
-        (self.v4.0.len() + self.v6.0.len()) as u32
-    }
-
     pub(super) fn get(&self, vni: Vni, ip: IpAddr) -> Option<Mac> {
         match ip {
             IpAddr::V4(ip) => self.v4.get(vni, ip),

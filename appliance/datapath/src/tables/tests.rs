@@ -7,13 +7,14 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use nve_protocol::Table;
+
 use super::*;
 
-const CAPACITY: Capacity = Capacity {
-    vaps: 8,
+const CAPACITY: TableSizes = TableSizes {
     fdb: 12,
     neighbors: 12,
-    flood: 8,
+    ..TableSizes::uniform(8)
 };
 
 fn vni() -> impl Strategy<Value = Vni> {
@@ -36,7 +37,8 @@ fn record() -> impl Strategy<Value = Record> {
             vlan,
             port,
             vni,
-            mac
+            mac,
+            port_security: true,
         })),
         (vni(), mac(), vtep()).prop_map(|(vni, mac, vtep)| Record::Fdb(Fdb { vni, mac, vtep })),
         (vni(), any::<bool>(), 0u8..9, mac()).prop_map(|(vni, six, last, mac)| {
@@ -49,6 +51,8 @@ fn record() -> impl Strategy<Value = Record> {
             Record::Neighbor(Neighbor { vni, ip, mac })
         }),
         (vni(), vtep()).prop_map(|(vni, vtep)| Record::Flood(Flood { vni, vtep })),
+        (vni(), 1280u16..1300)
+            .prop_map(|(vni, mtu)| Record::Network(nve_protocol::Network { vni, mtu })),
     ]
 }
 
@@ -73,6 +77,7 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
                 assert!(tables.network(r.vni).unwrap().has_vtep(index));
                 named.push(r.vtep);
             }
+            _ => {}
         }
     }
     named.sort();
@@ -80,16 +85,10 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
     let mut slots: Vec<IpAddr> = tables.vteps().flatten().collect();
     slots.sort();
     assert_eq!(slots, named);
-    let count = |kind: fn(&Record) -> bool| model.values().filter(|r| kind(r)).count() as u32;
-    assert_eq!(
-        tables.sizes(),
-        TableSizes {
-            vaps: count(|r| matches!(r, Record::Vap(_))),
-            fdb: count(|r| matches!(r, Record::Fdb(_))),
-            neighbors: count(|r| matches!(r, Record::Neighbor(_))),
-            flood: count(|r| matches!(r, Record::Flood(_))),
-        }
-    );
+    for table in Table::ALL {
+        let records = model.values().filter(|record| record.table() == *table);
+        assert_eq!(tables.sizes().get(*table), records.count() as u32);
+    }
 }
 
 proptest! {

@@ -34,6 +34,7 @@ pub fn vap(vlan: u16, network: u32, last: u8) -> Record {
         port,
         vni: vni(network),
         mac: mac(last),
+        port_security: true,
     })
 }
 
@@ -124,12 +125,7 @@ impl Rig {
             trunk_mtu: 1500,
             trunk_checksum: false,
         };
-        let capacity = Capacity {
-            vaps: 4094,
-            fdb: 1000,
-            neighbors: 1000,
-            flood: 1000,
-        };
+        let capacity = TableSizes::uniform(4094);
         let mut rig = Rig {
             datapath: Datapath::new(config, Tables::new(capacity)),
             sink: Recorder::default(),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use nve_agent::{Entropy, NoEntropy, PrivateKey, SessionConfig};
 use nve_datapath::{Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink};
 use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
-use nve_protocol::{Capacity, Fdb, Flood, Mac, NveId, PortId, Record, Vap, Vlan, Vni};
+use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
 
 use super::{Addresses, Node, Parts, Platform, Turn};
 
@@ -127,12 +127,7 @@ pub(super) struct Bench {
 }
 
 fn tables() -> Tables {
-    let mut tables = Tables::new(Capacity {
-        vaps: 10,
-        fdb: 10,
-        neighbors: 10,
-        flood: 10,
-    });
+    let mut tables = Tables::new(TableSizes::uniform(10));
     let vni = Vni::new(5000).unwrap();
     for record in [
         Record::Vap(Vap {
@@ -140,6 +135,7 @@ fn tables() -> Tables {
             port: PortId([7; 16]),
             vni,
             mac: VM,
+            port_security: true,
         }),
         Record::Fdb(Fdb {
             vni,
@@ -156,7 +152,7 @@ fn tables() -> Tables {
     tables
 }
 
-fn session(capacity: Capacity) -> SessionConfig {
+fn session(capacity: TableSizes) -> SessionConfig {
     SessionConfig {
         nve: NveId([9; 16]),
         version: "1".try_into().unwrap(),

@@ -76,6 +76,7 @@ pub fn snapshot(records: impl IntoIterator<Item = Record>) -> Arc<NveTables> {
             Record::Fdb(fdb) => fdb.vni,
             Record::Neighbor(neighbor) => neighbor.vni,
             Record::Flood(flood) => flood.vni,
+            _ => Vni::new(0).expect("0 has 24 bits"),
         };
         networks.entry(vni).or_default().push(record);
     }

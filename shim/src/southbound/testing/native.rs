@@ -13,9 +13,7 @@ use nve_agent::{
     Action, CloseReason, Entropy, NoEntropy, Phase, PrivateKey, Session, SessionConfig,
 };
 use nve_datapath::{Nanos, Tables};
-use nve_protocol::{
-    Capacity, DropReason, NicStats, NveId, Record, Stats, TableDigest, TableSizes, Vlan,
-};
+use nve_protocol::{DropReason, NicStats, NveId, Record, Stats, TableDigest, TableSizes, Vlan};
 use uuid::Uuid;
 
 use crate::southbound::{KeyPair, PublicKey};
@@ -35,7 +33,7 @@ pub struct NativeConfig {
     /// The shims, in the order of dialing.
     pub shims: Vec<SocketAddr>,
     /// What fits into its tables.
-    pub capacity: Capacity,
+    pub capacity: TableSizes,
 }
 
 impl NativeConfig {
@@ -46,11 +44,11 @@ impl NativeConfig {
             keys,
             shim_key,
             shims: vec![shim],
-            capacity: Capacity {
+            capacity: TableSizes {
                 vaps: u32::from(Vlan::MAX),
                 fdb: 100_000,
                 neighbors: 110_000,
-                flood: 65_536,
+                ..TableSizes::uniform(65_536)
             },
         }
     }

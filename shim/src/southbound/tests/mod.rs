@@ -139,6 +139,7 @@ fn vap(n: u16) -> Record {
         port: PortId([low; 16]),
         vni: Vni::new(u32::from(n) % 7).unwrap(),
         mac: Mac([2, 1, 0, 0, high, low]),
+        port_security: true,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use nve_protocol::frame::{self, HEADER, TAG};
 use nve_protocol::{
-    API_VERSION, Capacity, Hello, NOISE_PATTERN, NOISE_PROLOGUE, NveId, TableDigest, ToNve, ToShim,
-    codec,
+    API_VERSION, Hello, NOISE_PATTERN, NOISE_PROLOGUE, NveId, TableDigest, TableSizes, ToNve,
+    ToShim, codec,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -104,12 +104,7 @@ pub(super) fn hello(config: &NativeConfig) -> Hello {
         generation: 1,
         digest: TableDigest::default(),
         boot_us: 0,
-        capacity: Capacity {
-            vaps: 0,
-            fdb: 0,
-            neighbors: 0,
-            flood: 0,
-        },
+        capacity: TableSizes::default(),
     }
 }
 
