@@ -3,12 +3,22 @@
 use nve_protocol::DropReason;
 
 /// Counters since boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Dropped frames, by [`DropReason::index`].
     pub drops: [u64; DropReason::COUNT],
-    /// ARP requests answered from the tables.
-    pub arp_replies: u64,
+    /// Requests of VMs that were answered: ARP, neighbor discovery, DHCP, ICMP to
+    /// gateways.
+    pub answers: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            drops: [0; DropReason::COUNT],
+            answers: 0,
+        }
+    }
 }
 
 impl Counters {

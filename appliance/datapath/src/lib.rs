@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod checksum;
 mod counters;
 pub mod frame;
+pub mod packet;
 mod pipeline;
 pub mod tables;
 mod trunk;

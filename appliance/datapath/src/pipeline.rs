@@ -125,7 +125,7 @@ impl Datapath {
             }
             trunk::Action::ArpReply(reply) => {
                 trunk::write_arp_reply(frame, &reply);
-                self.counters.arp_replies += 1;
+                self.counters.answers += 1;
                 Ok(Verdict::Send(Side::Trunk))
             }
         }

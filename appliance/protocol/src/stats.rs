@@ -74,8 +74,41 @@ drop_reasons! {
     BadOffload = "bad_offload",
     /// The VM's frame carries a VLAN tag of its own (RFC 7348, section 6.1).
     InnerVlan = "inner_vlan",
-    /// Malformed ARP, or ARP with another sender MAC than the frame's.
+    /// Malformed ARP, or ARP whose sender is not one of the VAP's addresses.
     Arp = "arp",
+    /// IPv4 or IPv6 header of a VM's packet with a wrong version, length, checksum
+    /// or chain of extension headers.
+    MalformedIp = "malformed_ip",
+    /// Transport header cut short, or a first fragment too small to hold it.
+    MalformedTransport = "malformed_transport",
+    /// Source IP address is not one of the VAP's.
+    SourceIp = "source_ip",
+    /// Malformed neighbor discovery, or with an address that is not the VAP's.
+    NeighborDiscovery = "neighbor_discovery",
+    /// Router advertisement or redirect from a VM.
+    RouterAdvertisement = "router_advertisement",
+    /// DHCP server's message from a VM.
+    DhcpServer = "dhcp_server",
+    /// Malformed DHCP, or nothing to lease.
+    Dhcp = "dhcp",
+    /// No security group rule allows it.
+    SecurityGroup = "security_group",
+    /// The port has as many connections as it may, or the table is full.
+    ConnectionLimit = "connection_limit",
+    /// Fragment whose first fragment was not seen or not allowed.
+    Fragment = "fragment",
+    /// The router has no route.
+    NoRoute = "no_route",
+    /// The router's next hop is no known address of its network.
+    NoNeighbor = "no_neighbor",
+    /// Hop limit (IPv4: TTL) used up at the router.
+    HopLimit = "hop_limit",
+    /// Source or destination that a router does not forward (RFC 1812, 5.3.7).
+    Martian = "martian",
+    /// For the router itself, and nothing that it answers.
+    Gateway = "gateway",
+    /// Over the rate of the sender's or the receiver's QoS policy.
+    RateLimit = "rate_limit",
 }
 
 impl DropReason {
@@ -116,9 +149,11 @@ pub struct Stats {
     pub trunk: NicStats,
     /// The NIC towards other VTEPs.
     pub uplink: NicStats,
-    /// ARP requests answered from the tables.
-    pub arp_replies: u64,
+    /// Requests of VMs that the NVE answered itself: ARP, neighbor discovery,
+    /// DHCP, ICMP to gateways.
+    pub answers: u64,
     /// Dropped frames, one counter for each of [`DropReason::ALL`].
+    #[serde(with = "drop_counts")]
     pub drops: [u64; DropReason::COUNT],
     /// Microseconds that the poll loop was busy.
     pub busy_us: u64,
@@ -126,4 +161,51 @@ pub struct Stats {
     pub heap_used: u64,
     /// Bytes of heap in all.
     pub heap_size: u64,
+}
+
+/// A list of exactly one number per [`DropReason`]; serde itself knows arrays of
+/// up to 32.
+mod drop_counts {
+    use core::fmt;
+
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::ser::SerializeSeq;
+    use serde::{Deserializer, Serializer};
+
+    use super::DropReason;
+
+    type Counts = [u64; DropReason::COUNT];
+
+    pub(super) fn serialize<S: Serializer>(counts: &Counts, out: S) -> Result<S::Ok, S::Error> {
+        let mut list = out.serialize_seq(Some(counts.len()))?;
+        for count in counts {
+            list.serialize_element(count)?;
+        }
+        list.end()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Counts, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Counts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number for each reason")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Counts, A::Error> {
+                let mut counts = [0; DropReason::COUNT];
+                for (at, count) in counts.iter_mut().enumerate() {
+                    *count = list
+                        .next_element()?
+                        .ok_or_else(|| A::Error::invalid_length(at, &self))?;
+                }
+                match list.next_element::<u64>()? {
+                    None => Ok(counts),
+                    Some(_) => Err(A::Error::invalid_length(DropReason::COUNT + 1, &self)),
+                }
+            }
+        }
+        input.deserialize_seq(List)
+    }
 }

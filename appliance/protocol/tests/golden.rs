@@ -339,7 +339,7 @@ fn the_longest_message_fits() {
         tables: TableSizes::uniform(u32::MAX),
         trunk: nic,
         uplink: nic,
-        arp_replies: u64::MAX,
+        answers: u64::MAX,
         drops: [u64::MAX; DropReason::COUNT],
         busy_us: u64::MAX,
         heap_used: u64::MAX,

@@ -137,7 +137,7 @@ pub(super) fn nve(nve: &Value) -> String {
             cell(&stats["heap_size"])
         ),
     );
-    line("arp replies", cell(&stats["arp_replies"]));
+    line("answers", cell(&stats["answers"]));
     let capacity = &nve["image"]["capacity"];
     let sizes: Vec<_> = Table::ALL
         .iter()

@@ -417,7 +417,7 @@ pub fn stats() -> Stats {
         tables: TableSizes::default(),
         trunk: NicStats::default(),
         uplink: NicStats::default(),
-        arp_replies: 0,
+        answers: 0,
         drops: [0; DropReason::COUNT],
         busy_us: 0,
         heap_used: 0,

@@ -167,7 +167,7 @@ fn arp_is_answered_from_the_table() {
     let outcome = rig.trunk(&arp_request(101, mac(1), ip(1), ip(3)));
     let body: [&[u8]; 4] = [&mac(3).0, &ip(3).octets(), &mac(1).0, &ip(1).octets()];
     assert_eq!(outcome.sent, [trunk(arp(101, mac(3), mac(1), 2, body))]);
-    assert_eq!(rig.datapath.counters().arp_replies, 1);
+    assert_eq!(rig.datapath.counters().answers, 1);
     let unknown = rig.trunk(&arp_request(101, mac(1), ip(1), ip(50)));
     assert_eq!(
         unknown.sent.len(),
@@ -180,7 +180,7 @@ fn arp_is_answered_from_the_table() {
 fn duplicate_address_detection_hears_the_other_owner_only() {
     let mut rig = Rig::new();
     let own = rig.trunk(&arp_request(101, mac(1), Ipv4Addr::UNSPECIFIED, ip(1)));
-    assert_eq!(rig.datapath.counters().arp_replies, 0);
+    assert_eq!(rig.datapath.counters().answers, 0);
     assert_eq!(own.sent.len(), 3);
     let taken = rig.trunk(&arp_request(101, mac(1), Ipv4Addr::UNSPECIFIED, ip(2)));
     assert_eq!(taken.sent.len(), 1);

@@ -217,7 +217,7 @@ fn stats(
         tables: datapath.tables().sizes(),
         trunk: nic_stats(trunk),
         uplink: nic_stats(uplink),
-        arp_replies: counters.arp_replies,
+        answers: counters.answers,
         drops: counters.drops,
         busy_us: busy / 1000,
         heap_used,

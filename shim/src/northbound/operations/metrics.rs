@@ -256,10 +256,10 @@ fn counters(text: &mut Text, nves: &[(String, NveStatus)]) {
         }
     };
     gauges(
-        "sluice_nve_arp_replies_total",
+        "sluice_nve_answers_total",
         "counter",
-        "ARP answered.",
-        |s| s.arp_replies,
+        "Requests of VMs that the NVE answered.",
+        |s| s.answers,
     );
     gauges("sluice_nve_heap_used_bytes", "gauge", "Heap in use.", |s| {
         s.heap_used

@@ -370,7 +370,7 @@ fn stats(nve: &Stopped) -> Stats {
         tables: nve.tables.sizes(),
         trunk: NicStats::default(),
         uplink: NicStats::default(),
-        arp_replies: 0,
+        answers: 0,
         drops: [0; DropReason::COUNT],
         busy_us: 0,
         heap_used: 0,
