@@ -499,11 +499,10 @@ mod tests {
                 frame[12..14].copy_from_slice(&kind.to_be_bytes());
                 frame[14] = if six { 0x60 } else { 0x45 };
             }
-            for ip in [Headers::parse(&frame).ok().and_then(|headers| headers.ip), quoted(&frame, at).ok()] {
-                if let Some(ip) = ip {
-                    assert!(ip.header <= ip.transport && ip.transport <= ip.end);
-                    assert!(ip.end <= frame.len());
-                }
+            let parsed = Headers::parse(&frame).ok().and_then(|headers| headers.ip);
+            for ip in parsed.into_iter().chain(quoted(&frame, at)) {
+                assert!(ip.header <= ip.transport && ip.transport <= ip.end);
+                assert!(ip.end <= frame.len());
             }
         }
     }
