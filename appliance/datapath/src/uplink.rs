@@ -90,7 +90,7 @@ pub(crate) fn resolve(
         .filter(|network| !network.vaps().is_empty());
     let network = network.ok_or(DropReason::UnknownVni)?;
     let vtep = tables.vtep_index(source).ok_or(DropReason::UnknownVtep)?;
-    if !network.has_vtep(vtep) {
+    if !network.accepts(vtep) {
         return Err(DropReason::UnknownVtep);
     }
     let header = Header::parse(inner).ok_or(DropReason::Truncated)?;

@@ -12,13 +12,15 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Fdb, Flood, Key, Mac, Neighbor, Record, TableDigest, TableSizes, Vap, Vlan, Vni,
+    Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Record, RouterId, TableDigest, TableSizes, Vap,
+    Vlan, Vni,
 };
 
 mod macs;
 mod neighbors;
 mod networks;
 mod plain;
+mod routers;
 mod vteps;
 
 #[cfg(test)]
@@ -30,6 +32,8 @@ use neighbors::Neighbors;
 pub use networks::Network;
 use networks::Networks;
 use plain::Plain;
+pub use routers::Hop;
+use routers::Routers;
 pub use vteps::VtepIndex;
 use vteps::Vteps;
 
@@ -58,6 +62,7 @@ pub struct Tables {
     neighbors: Neighbors,
     networks: Networks,
     vteps: Vteps,
+    routers: Routers,
     plain: Plain,
 }
 
@@ -74,6 +79,7 @@ impl Tables {
             neighbors: Neighbors::default(),
             networks: Networks::default(),
             vteps: Vteps::default(),
+            routers: Routers::default(),
             plain: Plain::default(),
         }
     }
@@ -104,6 +110,9 @@ impl Tables {
             Record::Fdb(fdb) => self.put_fdb(fdb)?.map(Record::Fdb),
             Record::Neighbor(neighbor) => self.put_neighbor(neighbor)?.map(Record::Neighbor),
             Record::Flood(flood) => self.put_flood(flood)?.map(Record::Flood),
+            Record::Peer(peer) => self.put_peer(peer)?.map(Record::Peer),
+            Record::Gateway(gateway) => self.put_gateway(gateway)?.map(Record::Gateway),
+            Record::Route(route) => self.routers.put_route(route)?.map(Record::Route),
             other => self.plain.put(other)?,
         };
         match &replaced {
@@ -124,6 +133,15 @@ impl Tables {
                 .remove(vni, ip)
                 .map(|mac| Record::Neighbor(Neighbor { vni, ip, mac })),
             Key::Flood { vni, vtep } => self.delete_flood(vni, vtep).map(Record::Flood),
+            Key::Peer { vni, vtep } => self.delete_peer(vni, vtep).map(Record::Peer),
+            Key::Gateway { vni, ip } => self.routers.delete_gateway(vni, ip).map(Record::Gateway),
+            Key::Route {
+                router,
+                destination,
+            } => self
+                .routers
+                .delete_route(router, destination)
+                .map(Record::Route),
             _ => self.plain.delete(key),
         }?;
         self.digest.remove(&removed);
@@ -138,6 +156,12 @@ impl Tables {
             Key::Fdb { vni, mac } => self.remote(vni, mac).is_some(),
             Key::Neighbor { vni, ip } => self.neighbor(vni, ip).is_some(),
             Key::Flood { vni, vtep } => self.has_flood(vni, vtep),
+            Key::Peer { vni, vtep } => self.has_peer(vni, vtep),
+            Key::Gateway { vni, ip } => self.gateway(vni, ip).is_some(),
+            Key::Route {
+                router,
+                destination,
+            } => self.routers.has_route(router, destination),
             _ => self.plain.contains(key),
         }
     }
@@ -145,6 +169,11 @@ impl Tables {
     fn has_flood(&self, vni: Vni, vtep: IpAddr) -> bool {
         let index = self.vteps.index(vtep);
         index.is_some_and(|index| self.networks.has_vtep(vni, index))
+    }
+
+    fn has_peer(&self, vni: Vni, vtep: IpAddr) -> bool {
+        let index = self.vteps.index(vtep);
+        index.is_some_and(|index| self.networks.has_peer(vni, index))
     }
 
     /// The VAP behind a tag.
@@ -170,6 +199,27 @@ impl Tables {
     /// Members of a network: `None` if neither a VAP nor a VTEP is in it.
     pub fn network(&self, vni: Vni) -> Option<&Network> {
         self.networks.get(vni)
+    }
+
+    /// The routers' interfaces on a network, by address.
+    pub fn gateways(&self, vni: Vni) -> &[Gateway] {
+        self.routers.gateways(vni)
+    }
+
+    /// The router's interface with this address.
+    pub fn gateway(&self, vni: Vni, ip: IpAddr) -> Option<&Gateway> {
+        self.routers.gateway(vni, ip)
+    }
+
+    /// Whether one of a router's interfaces, on any network, has this address.
+    pub fn is_router_address(&self, router: RouterId, ip: IpAddr) -> bool {
+        self.routers.owner(router, ip).is_some()
+    }
+
+    /// How a router reaches an address: by the longest prefix, and an interface's
+    /// own before a route of the same length.
+    pub fn hop(&self, router: RouterId, ip: IpAddr) -> Option<Hop> {
+        self.routers.hop(router, ip)
     }
 
     /// The slot of a VTEP that some record names.
@@ -273,6 +323,33 @@ impl Tables {
             return Err(error);
         }
         Ok(None)
+    }
+
+    fn put_peer(&mut self, peer: &Peer) -> Result<Option<Peer>, TableError> {
+        check_vtep(peer.vtep)?;
+        if self.has_peer(peer.vni, peer.vtep) {
+            return Ok(Some(*peer));
+        }
+        let index = self.vteps.acquire(peer.vtep)?;
+        if let Err(error) = self.networks.add_peer(peer.vni, index) {
+            self.vteps.release(index);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    fn delete_peer(&mut self, vni: Vni, vtep: IpAddr) -> Option<Peer> {
+        let index = self.vteps.index(vtep)?;
+        if !self.networks.remove_peer(vni, index) {
+            return None;
+        }
+        self.vteps.release(index);
+        Some(Peer { vni, vtep })
+    }
+
+    fn put_gateway(&mut self, gateway: &Gateway) -> Result<Option<Gateway>, TableError> {
+        check_station(gateway.mac)?;
+        self.routers.put_gateway(gateway)
     }
 
     fn delete_flood(&mut self, vni: Vni, vtep: IpAddr) -> Option<Flood> {

@@ -12,6 +12,7 @@ use super::{TableError, VtepIndex};
 pub struct Network {
     vaps: Vec<Vlan>,
     vteps: Vec<VtepIndex>,
+    peers: Vec<VtepIndex>,
 }
 
 impl Network {
@@ -25,9 +26,23 @@ impl Network {
         &self.vteps
     }
 
-    /// Whether a VTEP takes part in the network.
+    /// Whether a VTEP takes part in the network's replication.
     pub fn has_vtep(&self, vtep: VtepIndex) -> bool {
         self.vteps.binary_search(&vtep).is_ok()
+    }
+
+    /// Whether a VTEP only routes into the network.
+    pub fn has_peer(&self, vtep: VtepIndex) -> bool {
+        self.peers.binary_search(&vtep).is_ok()
+    }
+
+    /// Whether frames of the network are taken from a VTEP.
+    pub fn accepts(&self, vtep: VtepIndex) -> bool {
+        self.has_vtep(vtep) || self.has_peer(vtep)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.vaps.is_empty() && self.vteps.is_empty() && self.peers.is_empty()
     }
 }
 
@@ -44,6 +59,10 @@ impl Networks {
         self.get(vni).is_some_and(|network| network.has_vtep(vtep))
     }
 
+    pub(super) fn has_peer(&self, vni: Vni, vtep: VtepIndex) -> bool {
+        self.get(vni).is_some_and(|network| network.has_peer(vtep))
+    }
+
     pub(super) fn add_vap(&mut self, vni: Vni, vlan: Vlan) -> Result<(), TableError> {
         self.edit(vni, |network| insert_sorted(&mut network.vaps, vlan))
     }
@@ -52,12 +71,20 @@ impl Networks {
         self.edit(vni, |network| insert_sorted(&mut network.vteps, vtep))
     }
 
+    pub(super) fn add_peer(&mut self, vni: Vni, vtep: VtepIndex) -> Result<(), TableError> {
+        self.edit(vni, |network| insert_sorted(&mut network.peers, vtep))
+    }
+
     pub(super) fn remove_vap(&mut self, vni: Vni, vlan: Vlan) -> bool {
         self.shrink(vni, |network| remove_sorted(&mut network.vaps, vlan))
     }
 
     pub(super) fn remove_vtep(&mut self, vni: Vni, vtep: VtepIndex) -> bool {
         self.shrink(vni, |network| remove_sorted(&mut network.vteps, vtep))
+    }
+
+    pub(super) fn remove_peer(&mut self, vni: Vni, vtep: VtepIndex) -> bool {
+        self.shrink(vni, |network| remove_sorted(&mut network.peers, vtep))
     }
 
     fn edit(
@@ -80,8 +107,7 @@ impl Networks {
     }
 
     fn drop_empty(&mut self, vni: Vni) {
-        let empty = |network: &Network| network.vaps.is_empty() && network.vteps.is_empty();
-        if self.get(vni).is_some_and(empty) {
+        if self.get(vni).is_some_and(Network::is_empty) {
             self.0.remove(&vni.get());
         }
     }

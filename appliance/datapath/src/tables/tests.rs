@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use nve_protocol::Table;
+use nve_protocol::{Prefix, Route, Table};
 
 use super::*;
 
@@ -51,9 +51,64 @@ fn record() -> impl Strategy<Value = Record> {
             Record::Neighbor(Neighbor { vni, ip, mac })
         }),
         (vni(), vtep()).prop_map(|(vni, vtep)| Record::Flood(Flood { vni, vtep })),
+        (vni(), vtep()).prop_map(|(vni, vtep)| Record::Peer(Peer { vni, vtep })),
+        (vni(), address(), 16u8..30, router(), mac()).prop_map(|(vni, ip, length, router, mac)| {
+            Record::Gateway(Gateway {
+                vni,
+                ip,
+                prefix: Prefix::around(ip, length).unwrap(),
+                mac,
+                router,
+            })
+        }),
+        (router(), address(), 0u8..30, address()).prop_map(|(router, ip, length, next_hop)| {
+            Record::Route(Route {
+                router,
+                destination: Prefix::around(ip, length).unwrap(),
+                next_hop,
+            })
+        }),
         (vni(), 1280u16..1300)
             .prop_map(|(vni, mtu)| Record::Network(nve_protocol::Network { vni, mtu })),
     ]
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (0u8..3, 0u8..3).prop_map(|(a, b)| IpAddr::from([10, 0, a, b])),
+        (0u16..3, 0u16..3).prop_map(|(a, b)| IpAddr::from([0x2001, a, 0, 0, 0, 0, 0, b])),
+    ]
+}
+
+fn router() -> impl Strategy<Value = RouterId> {
+    (0u8..3).prop_map(|id| RouterId([id; 16]))
+}
+
+/// The hop by a look at every record.
+fn slow_hop(model: &BTreeMap<Key, Record>, id: RouterId, ip: IpAddr) -> Option<(IpAddr, Prefix)> {
+    let interfaces = || {
+        model.values().filter_map(move |record| match record {
+            Record::Gateway(gateway) if gateway.router == id => Some(gateway),
+            _ => None,
+        })
+    };
+    let connected = interfaces().filter(|gateway| gateway.prefix.contains(ip));
+    let connected = connected.map(|gateway| (gateway.prefix.length(), 1, ip, gateway.prefix));
+    let routes = model.values().filter_map(|record| match record {
+        Record::Route(route) if route.router == id && route.destination.contains(ip) => Some((
+            route.destination.length(),
+            0,
+            route.next_hop,
+            route.destination,
+        )),
+        _ => None,
+    });
+    let (_, _, next_hop, prefix) = connected
+        .chain(routes)
+        .max_by_key(|(length, own, ..)| (*length, *own))?;
+    interfaces()
+        .any(|gateway| gateway.prefix.contains(next_hop))
+        .then_some((next_hop, prefix))
 }
 
 fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
@@ -77,7 +132,23 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
                 assert!(tables.network(r.vni).unwrap().has_vtep(index));
                 named.push(r.vtep);
             }
+            Record::Peer(r) => {
+                let index = tables.vtep_index(r.vtep).unwrap();
+                assert!(tables.network(r.vni).unwrap().accepts(index));
+                named.push(r.vtep);
+            }
+            Record::Gateway(r) => {
+                assert_eq!(tables.gateway(r.vni, r.ip), Some(r));
+                assert!(tables.gateways(r.vni).contains(r));
+                assert!(tables.is_router_address(r.router, r.ip));
+            }
             _ => {}
+        }
+    }
+    for id in (0..3).map(|id| RouterId([id; 16])) {
+        for ip in [[10, 0, 1, 1], [10, 0, 2, 200], [10, 9, 0, 1]].map(IpAddr::from) {
+            let hop = tables.hop(id, ip).map(|hop| (hop.next_hop, hop.prefix));
+            assert_eq!(hop, slow_hop(model, id, ip));
         }
     }
     named.sort();
