@@ -11,9 +11,14 @@ extern crate alloc;
 
 pub mod checksum;
 mod counters;
+mod flow;
+pub mod forward;
+mod fragment;
 pub mod frame;
 pub mod packet;
 mod pipeline;
+mod replicate;
+mod rewrite;
 pub mod tables;
 mod trunk;
 mod underlay;
@@ -49,6 +54,8 @@ pub enum Verdict {
     Host,
     /// Dropped and counted.
     Drop(DropReason),
+    /// Answered, or sent on in pieces: nothing is left to do with it.
+    Done,
 }
 
 /// No free buffer or no room in the queue.

@@ -1,21 +1,27 @@
 //! The NVE's datapath: tables, underlay and the rewriting of frames.
 //!
-//! Payload is never copied but for replication, where each receiver needs a
-//! frame of its own; the last receiver gets the frame that came in.
+//! The first packet of a flow goes through every stage: who sent it, where it
+//! goes, whether it may. The outcome is a [`Path`], which the flow cache keeps
+//! for the packets after it. Payload is never copied but for replication, where
+//! each receiver needs a frame of its own (the last one gets the frame that came
+//! in), and for fragments.
 
-use nve_protocol::{DropReason, Vlan, Vni};
+use nve_protocol::{DropReason, Vap, Vlan, Vni};
 
 use crate::counters::Counters;
+use crate::flow::{Exit, FlowCache, FlowKey, Path};
+use crate::forward::{self, Forward, Receivers};
 use crate::frame::Frame;
+use crate::packet::{Headers, Ip};
+use crate::replicate::{self, Drops};
 use crate::tables::{Tables, VtepIndex};
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
 use crate::uplink;
-use crate::wire::ethernet;
-use crate::wire::vxlan;
-use crate::{BURST, Nanos, Side, Sink, Verdict, checksum};
+use crate::wire::{ethernet, vxlan};
+use crate::{BURST, Nanos, Side, Sink, Verdict, checksum, fragment, rewrite};
 
-/// What the datapath must know of its NICs.
+/// What the datapath must know of its NICs and of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Addresses of the uplink.
@@ -24,15 +30,22 @@ pub struct Config {
     pub trunk_mtu: u16,
     /// Whether the trunk's NIC completes checksums of frames that are sent.
     pub trunk_checksum: bool,
+    /// Most entries of the flow cache, 128 bytes each.
+    pub flows: u32,
+    /// Secret for hashes over what VMs send.
+    pub seed: u64,
 }
 
 /// The datapath of one NVE.
 #[derive(Debug)]
 pub struct Datapath {
-    config: Config,
-    tables: Tables,
-    underlay: Underlay,
-    counters: Counters,
+    pub(crate) config: Config,
+    pub(crate) tables: Tables,
+    pub(crate) underlay: Underlay,
+    pub(crate) counters: Counters,
+    flows: FlowCache,
+    /// Counts changes of the tables; verdicts of another epoch are stale.
+    epoch: u32,
 }
 
 impl Datapath {
@@ -44,6 +57,8 @@ impl Datapath {
             tables,
             underlay,
             counters: Counters::default(),
+            flows: FlowCache::new(config.flows, config.seed),
+            epoch: 0,
         };
         datapath.update(Nanos(0), |_| ());
         datapath
@@ -63,6 +78,7 @@ impl Datapath {
     /// is processed meanwhile, so frames see all of the change or nothing of it.
     pub fn update<T>(&mut self, now: Nanos, change: impl FnOnce(&mut Tables) -> T) -> T {
         let result = change(&mut self.tables);
+        self.epoch = self.epoch.wrapping_add(1);
         if self.tables.take_vteps_changed() {
             self.underlay.follow(&self.tables, now);
         }
@@ -93,7 +109,7 @@ impl Datapath {
     ) {
         for (frame, verdict) in burst.iter_mut().zip(verdicts).take(BURST) {
             let result = match ingress {
-                Side::Trunk => self.process_trunk(frame, sink),
+                Side::Trunk => self.process_trunk(now, frame, sink),
                 Side::Uplink => self.process_uplink(now, frame, sink),
             };
             *verdict = result.unwrap_or_else(|reason| {
@@ -102,35 +118,187 @@ impl Datapath {
             });
         }
     }
+}
 
+/// From the trunk.
+impl Datapath {
     fn process_trunk(
         &mut self,
+        now: Nanos,
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
         checksum::check_partial(frame, trunk::TAGGED_HEADER)?;
-        let arrival = trunk::classify(&self.tables, frame.bytes())?;
-        match trunk::resolve(&self.tables, &arrival, frame.bytes())? {
-            trunk::Action::Local(vlan) => self.switch(frame, vlan),
-            trunk::Action::Tunnel(vni, vtep) => {
+        let vap = *trunk::sender(&self.tables, frame.bytes())?;
+        let headers = Headers::parse(frame.bytes())?;
+        let key = FlowKey::of_vap(vap.vlan, &headers);
+        if let Some(key) = &key
+            && let Some(path) = self.flows.find(key, self.epoch, now)
+        {
+            return self.follow_from_trunk(&path, &headers, frame, sink);
+        }
+        self.first_from_trunk(now, &vap, &headers, key, frame, sink)
+    }
+
+    /// Every stage, for the first packet of a flow and for all that has none.
+    fn first_from_trunk(
+        &mut self,
+        now: Nanos,
+        vap: &Vap,
+        headers: &Headers,
+        key: Option<FlowKey>,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        trunk::check(vap, headers)?;
+        if headers.ethertype == ethernet::ARP
+            && let Some(reply) = trunk::answer_arp(&self.tables, vap, frame.bytes())?
+        {
+            trunk::write_arp_reply(frame, &reply);
+            self.counters.answers += 1;
+            return Ok(Verdict::Send(Side::Trunk));
+        }
+        let forward =
+            forward::decide(&self.tables, vap, headers).map_err(|refusal| refusal.reason())?;
+        let exit = match forward.receivers {
+            Receivers::Vap(vlan) => Exit::Vap(vlan),
+            Receivers::Vtep(vtep) => Exit::Tunnel(vtep),
+            Receivers::All | Receivers::Unknown => {
+                return self.replicate_from_trunk(vap, headers, &forward, frame, sink);
+            }
+        };
+        let path = Path {
+            vni: forward.vni,
+            exit,
+            rewrite: forward.routed.map(|routed| (routed.rewrite, routed.mtu)),
+        };
+        if let Some(key) = key {
+            self.flows.insert(key, path, self.epoch, now);
+        }
+        self.follow_from_trunk(&path, headers, frame, sink)
+    }
+
+    /// Does with a tagged frame what its flow's verdict says.
+    fn follow_from_trunk(
+        &mut self,
+        path: &Path,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        if let (Some((addresses, mtu)), Some(ip)) = (&path.rewrite, &headers.ip) {
+            let large = forward::is_too_big(ip, *mtu);
+            if large && !fragment::is_allowed(frame.bytes(), ip) {
+                return Err(DropReason::TooBig);
+            }
+            rewrite::route(frame, ip, addresses);
+            if large {
+                return self.send_in_pieces(path, ip, *mtu, frame, sink);
+            }
+        }
+        match path.exit {
+            Exit::Vap(vlan) => self.switch(frame, vlan),
+            Exit::Tunnel(vtep) => {
                 checksum::complete(frame)?;
                 trunk::untag(frame)?;
-                self.encapsulate(frame, vni, vtep)
-            }
-            trunk::Action::Replicate(vni) => {
-                self.replicate_from_trunk(frame, vni, Some(arrival.vap.vlan), sink)
-            }
-            trunk::Action::ReplicateRemote(vni) => {
-                self.replicate_from_trunk(frame, vni, None, sink)
-            }
-            trunk::Action::ArpReply(reply) => {
-                trunk::write_arp_reply(frame, &reply);
-                self.counters.answers += 1;
-                Ok(Verdict::Send(Side::Trunk))
+                self.encapsulate(frame, path.vni, vtep)
             }
         }
     }
 
+    /// Sends a tagged frame's IPv4 packet in fragments.
+    fn send_in_pieces(
+        &mut self,
+        path: &Path,
+        ip: &Ip,
+        mtu: u16,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        checksum::complete(frame)?;
+        let mut drops = Drops::default();
+        let bytes = frame.bytes();
+        let addresses = bytes.get(..ethernet::ADDRESSES).unwrap_or_default();
+        let ethertype = ethernet::IPV4.to_be_bytes();
+        fragment::split(bytes, ip, mtu, |header, payload| {
+            drops.note(match path.exit {
+                Exit::Vap(vlan) => {
+                    let tag = trunk::tag_bytes(vlan);
+                    replicate::emit(sink, &[addresses, &tag, &ethertype, header, payload])
+                }
+                Exit::Tunnel(vtep) => {
+                    let inner = [addresses, &ethertype, header, payload];
+                    self.emit_tunnelled(inner, path.vni, vtep, sink)
+                }
+            });
+        });
+        drops.count(&mut self.counters);
+        Ok(Verdict::Done)
+    }
+
+    /// Sends a tagged frame to another VAP.
+    fn switch(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
+        self.check_trunk_mtu(frame.len() - ethernet::TAG)?;
+        if !self.config.trunk_checksum {
+            checksum::complete(frame)?;
+        }
+        trunk::retag(frame, vlan);
+        Ok(Verdict::Send(Side::Trunk))
+    }
+
+    /// Gives a tagged frame to every receiver: VAPs of this NVE but the sender,
+    /// and VTEPs. Copies to VAPs go first, while the frame has its tag.
+    fn replicate_from_trunk(
+        &mut self,
+        vap: &Vap,
+        headers: &Headers,
+        forward: &Forward,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        checksum::complete(frame)?;
+        let mut destination = headers.destination;
+        if let (Some(routed), Some(ip)) = (&forward.routed, &headers.ip) {
+            if forward::is_too_big(ip, routed.mtu) {
+                return Err(DropReason::TooBig);
+            }
+            destination = routed.rewrite.destination;
+            rewrite::route(frame, ip, &routed.rewrite);
+        }
+        let network = self.tables.network(forward.vni);
+        let network = network.ok_or(DropReason::NoReceiver)?;
+        let tables = &self.tables;
+        let mut receivers = network
+            .vaps()
+            .iter()
+            .copied()
+            .filter(|vlan| *vlan != vap.vlan)
+            .filter(|vlan| forward.receivers == Receivers::All || tables.takes(*vlan, destination));
+        let mut drops = Drops::default();
+        let Some((last, others)) = network.vteps().split_last() else {
+            let mut last = receivers.next().ok_or(DropReason::NoReceiver)?;
+            for vlan in receivers {
+                drops.note(replicate::emit_tagged(frame.bytes(), last, sink));
+                last = vlan;
+            }
+            drops.count(&mut self.counters);
+            return self.switch(frame, last);
+        };
+        for vlan in receivers {
+            drops.note(replicate::emit_tagged(frame.bytes(), vlan, sink));
+        }
+        trunk::untag(frame)?;
+        for vtep in others {
+            drops.note(self.emit_tunnelled([frame.bytes()], forward.vni, *vtep, sink));
+        }
+        let last = *last;
+        drops.count(&mut self.counters);
+        self.encapsulate(frame, forward.vni, last)
+    }
+}
+
+/// From the uplink.
+impl Datapath {
     fn process_uplink(
         &mut self,
         now: Nanos,
@@ -150,23 +318,45 @@ impl Datapath {
                 inner,
                 end,
             } => {
+                let vtep = uplink::sender(&self.tables, vni, source)?;
                 uplink::decapsulate(frame, inner, end)?;
-                match uplink::resolve(&self.tables, vni, source, frame.bytes())? {
-                    uplink::Action::Local(vlan) => self.deliver(frame, vlan),
-                    uplink::Action::Replicate(vni) => self.replicate_to_vaps(frame, vni, sink),
-                }
+                self.process_tunnelled(now, vni, vtep, frame, sink)
             }
         }
     }
 
-    /// Sends a tagged frame to another VAP.
-    fn switch(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
-        self.check_trunk_mtu(frame.len() - ethernet::TAG)?;
-        if !self.config.trunk_checksum {
-            checksum::complete(frame)?;
+    /// A frame that came out of a tunnel.
+    fn process_tunnelled(
+        &mut self,
+        now: Nanos,
+        vni: Vni,
+        vtep: VtepIndex,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        let headers = Headers::parse(frame.bytes())?;
+        uplink::check(&headers)?;
+        let key = FlowKey::of_tunnel(vni, vtep, &headers);
+        if let Some(key) = &key
+            && let Some(path) = self.flows.find(key, self.epoch, now)
+            && let Exit::Vap(vlan) = path.exit
+        {
+            return self.deliver(frame, vlan);
         }
-        trunk::retag(frame, vlan);
-        Ok(Verdict::Send(Side::Trunk))
+        match uplink::resolve(&self.tables, vni, headers.destination) {
+            Receivers::Vap(vlan) => {
+                let path = Path {
+                    vni,
+                    exit: Exit::Vap(vlan),
+                    rewrite: None,
+                };
+                if let Some(key) = key {
+                    self.flows.insert(key, path, self.epoch, now);
+                }
+                self.deliver(frame, vlan)
+            }
+            receivers => self.replicate_to_vaps(vni, receivers, &headers, frame, sink),
+        }
     }
 
     /// Sends an untagged frame to a VAP.
@@ -176,6 +366,39 @@ impl Datapath {
         Ok(Verdict::Send(Side::Trunk))
     }
 
+    /// Gives an untagged frame, out of a tunnel, to VAPs of its network.
+    fn replicate_to_vaps(
+        &mut self,
+        vni: Vni,
+        receivers: Receivers,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
+        let (tables, destination) = (&self.tables, headers.destination);
+        let mut vaps = network
+            .vaps()
+            .iter()
+            .copied()
+            .filter(|vlan| receivers == Receivers::All || tables.takes(*vlan, destination));
+        let nobody = match receivers {
+            Receivers::Unknown => DropReason::SplitHorizon,
+            _ => DropReason::NoReceiver,
+        };
+        let mut last = vaps.next().ok_or(nobody)?;
+        let mut drops = Drops::default();
+        for vlan in vaps {
+            drops.note(replicate::emit_untagged(frame.bytes(), last, sink));
+            last = vlan;
+        }
+        drops.count(&mut self.counters);
+        self.deliver(frame, last)
+    }
+}
+
+/// Into tunnels, and within limits.
+impl Datapath {
     /// Sends an untagged frame to a VTEP.
     fn encapsulate(
         &self,
@@ -183,24 +406,44 @@ impl Datapath {
         vni: Vni,
         vtep: VtepIndex,
     ) -> Result<Verdict, DropReason> {
-        let outer = self.outer_headers(frame.bytes(), vni, vtep)?;
+        let entropy = trunk::entropy(frame.bytes());
+        let outer = self.outer_headers(frame.len(), entropy, vni, vtep)?;
         let room = frame.push_front(outer.len()).ok_or(DropReason::NoBuffer)?;
         crate::wire::put(room, 0, &outer);
         Ok(Verdict::Send(Side::Uplink))
     }
 
+    /// Outer headers for an inner frame of `length` bytes.
     fn outer_headers(
         &self,
-        inner: &[u8],
+        length: usize,
+        entropy: u32,
         vni: Vni,
         vtep: VtepIndex,
     ) -> Result<[u8; vxlan::OUTER_V4], DropReason> {
         let tunnel = self.underlay.tunnel(vtep)?;
-        if inner.len() + vxlan::OVERHEAD_V4 > usize::from(self.config.uplink.mtu) {
+        if length + vxlan::OVERHEAD_V4 > usize::from(self.config.uplink.mtu) {
             return Err(DropReason::TooBig);
         }
-        let length = u16::try_from(inner.len()).map_err(|_| DropReason::TooBig)?;
-        Ok(tunnel.emit(vni, length, trunk::entropy(inner)))
+        let length = u16::try_from(length).map_err(|_| DropReason::TooBig)?;
+        Ok(tunnel.emit(vni, length, entropy))
+    }
+
+    /// Copies an untagged frame, in at most four parts, to a VTEP.
+    fn emit_tunnelled<const PARTS: usize>(
+        &self,
+        inner: [&[u8]; PARTS],
+        vni: Vni,
+        vtep: VtepIndex,
+        sink: &mut impl Sink,
+    ) -> Result<(), DropReason> {
+        let length = inner.iter().map(|part| part.len()).sum();
+        // Pieces of a packet share the way of its first part: its addresses.
+        let entropy = trunk::entropy(inner.first().copied().unwrap_or_default());
+        let outer = self.outer_headers(length, entropy, vni, vtep)?;
+        let parts: heapless::Vec<&[u8], 5> = core::iter::once(&outer[..]).chain(inner).collect();
+        sink.emit(Side::Uplink, &parts, None)
+            .map_err(|_| DropReason::NoBuffer)
     }
 
     /// `length` is that of the frame without its tag.
@@ -210,123 +453,4 @@ impl Datapath {
         }
         Ok(())
     }
-
-    /// Gives a tagged frame to the network's VTEPs and, if `from` names the VAP
-    /// that sent it, to all other VAPs. Copies to VAPs go first, while the frame
-    /// has its tag.
-    fn replicate_from_trunk(
-        &mut self,
-        frame: &mut Frame<'_>,
-        vni: Vni,
-        from: Option<Vlan>,
-        sink: &mut impl Sink,
-    ) -> Result<Verdict, DropReason> {
-        checksum::complete(frame)?;
-        let network = self.tables.network(vni).ok_or(DropReason::NoReceiver)?;
-        let vaps = if from.is_some() { network.vaps() } else { &[] };
-        let mut receivers = vaps.iter().copied().filter(|vlan| Some(*vlan) != from);
-        let Some((last, others)) = network.vteps().split_last() else {
-            let first = receivers.next().ok_or(DropReason::NoReceiver)?;
-            let mut drops = Drops::default();
-            for vlan in receivers {
-                drops.note(emit_tagged(frame.bytes(), vlan, sink));
-            }
-            drops.count(&mut self.counters);
-            return self.switch(frame, first);
-        };
-        let mut drops = Drops::default();
-        for vlan in receivers {
-            drops.note(emit_tagged(frame.bytes(), vlan, sink));
-        }
-        trunk::untag(frame)?;
-        for vtep in others {
-            drops.note(self.emit_tunnelled(frame.bytes(), vni, *vtep, sink));
-        }
-        let last = *last;
-        drops.count(&mut self.counters);
-        self.encapsulate(frame, vni, last)
-    }
-
-    /// Gives an untagged frame, out of a tunnel, to all VAPs of the network.
-    fn replicate_to_vaps(
-        &mut self,
-        frame: &mut Frame<'_>,
-        vni: Vni,
-        sink: &mut impl Sink,
-    ) -> Result<Verdict, DropReason> {
-        let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
-        let (last, others) = network.vaps().split_last().ok_or(DropReason::NoReceiver)?;
-        let mut drops = Drops::default();
-        for vlan in others {
-            drops.note(emit_untagged(frame.bytes(), *vlan, sink));
-        }
-        let last = *last;
-        drops.count(&mut self.counters);
-        self.deliver(frame, last)
-    }
-
-    fn emit_tunnelled(
-        &self,
-        inner: &[u8],
-        vni: Vni,
-        vtep: VtepIndex,
-        sink: &mut impl Sink,
-    ) -> Result<(), DropReason> {
-        let outer = self.outer_headers(inner, vni, vtep)?;
-        sink.emit(Side::Uplink, &[&outer, inner], None)
-            .map_err(|_| DropReason::NoBuffer)
-    }
-}
-
-/// Drops of copies, counted when the tables are no longer borrowed.
-#[derive(Default)]
-struct Drops {
-    reasons: heapless::LinearMap<DropReason, u64, 4>,
-}
-
-impl Drops {
-    fn note(&mut self, result: Result<(), DropReason>) {
-        let Err(reason) = result else { return };
-        match self.reasons.get_mut(&reason) {
-            Some(count) => *count += 1,
-            // Copies fail for three reasons at most: no buffer, too big, unresolved.
-            None => drop(self.reasons.insert(reason, 1)),
-        }
-    }
-
-    fn count(self, counters: &mut Counters) {
-        for (reason, count) in &self.reasons {
-            if let Some(counter) = counters.drops.get_mut(reason.index()) {
-                *counter += count;
-            }
-        }
-    }
-}
-
-/// Copies a tagged frame to another VAP.
-fn emit_tagged(tagged: &[u8], vlan: Vlan, sink: &mut impl Sink) -> Result<(), DropReason> {
-    let (addresses, rest) = tagged
-        .split_at_checked(ethernet::ADDRESSES)
-        .ok_or(DropReason::Truncated)?;
-    let rest = rest.get(ethernet::TAG..).ok_or(DropReason::Truncated)?;
-    emit_parts(addresses, vlan, rest, sink)
-}
-
-/// Copies an untagged frame to a VAP.
-fn emit_untagged(untagged: &[u8], vlan: Vlan, sink: &mut impl Sink) -> Result<(), DropReason> {
-    let (addresses, rest) = untagged
-        .split_at_checked(ethernet::ADDRESSES)
-        .ok_or(DropReason::Truncated)?;
-    emit_parts(addresses, vlan, rest, sink)
-}
-
-fn emit_parts(
-    addresses: &[u8],
-    vlan: Vlan,
-    rest: &[u8],
-    sink: &mut impl Sink,
-) -> Result<(), DropReason> {
-    let parts = [addresses, &trunk::tag_bytes(vlan), rest];
-    sink.emit(Side::Trunk, &parts, None)
-        .map_err(|_| DropReason::NoBuffer)
 }

@@ -1,99 +1,50 @@
 //! Frames from the trunk: from a VM of this host to anywhere.
-//!
-//! Three steps, so that a cache can later hold the outcome of the second:
-//! [`classify`] reads the frame, [`resolve`] decides by the tables, and the
-//! pipeline in [`crate::Datapath`] rewrites.
 
 use core::net::IpAddr;
 
-use nve_protocol::{DropReason, Mac, Vap, Vlan, Vni};
+use nve_protocol::{DropReason, Vap, Vlan};
 
 use crate::frame::Frame;
-use crate::tables::{Tables, VtepIndex};
+use crate::packet::Headers;
+use crate::tables::Tables;
 use crate::wire::arp::{Operation, Packet};
 use crate::wire::ethernet::{self, Header};
-use crate::wire::{mac_at, put};
-
-/// What the headers of a frame from the trunk say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Arrival {
-    pub(crate) vap: Vap,
-    pub(crate) destination: Mac,
-    pub(crate) ethertype: u16,
-}
-
-/// What to do with a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Give it to another VAP.
-    Local(Vlan),
-    /// Encapsulate it for a VTEP.
-    Tunnel(Vni, VtepIndex),
-    /// Give it to all other members of the network.
-    Replicate(Vni),
-    /// Give it to the remote members of the network.
-    ReplicateRemote(Vni),
-    /// Answer the ARP request in it.
-    ArpReply(Packet),
-}
+use crate::wire::put;
 
 /// Bytes of the headers in front of what a VM sent.
 pub(crate) const TAGGED_HEADER: usize = ethernet::HEADER + ethernet::TAG;
 
-/// Reads the headers: which VAP sent this, to whom.
-pub(crate) fn classify(tables: &Tables, frame: &[u8]) -> Result<Arrival, DropReason> {
+/// The VAP that a frame came from, by its tag.
+pub(crate) fn sender<'t>(tables: &'t Tables, frame: &[u8]) -> Result<&'t Vap, DropReason> {
     let tag = ethernet::parse_tag(frame).ok_or(DropReason::Truncated)?;
-    let (vlan, ethertype) = tag.map_err(|_| DropReason::Untagged)?;
-    let destination = mac_at(frame, 0).ok_or(DropReason::Truncated)?;
-    let source = mac_at(frame, 6).ok_or(DropReason::Truncated)?;
-    let vap = *tables.vap(vlan).ok_or(DropReason::UnknownVlan)?;
-    if source != vap.mac {
-        return Err(DropReason::SourceMac);
-    }
-    if destination == source {
-        return Err(DropReason::Hairpin);
-    }
-    if ethernet::is_link_local_group(destination) {
-        return Err(DropReason::LinkLocalGroup);
-    }
-    if matches!(ethertype, ethernet::VLAN | ethernet::S_VLAN) {
-        return Err(DropReason::InnerVlan);
-    }
-    Ok(Arrival {
-        vap,
-        destination,
-        ethertype,
-    })
+    let (vlan, _) = tag.map_err(|_| DropReason::Untagged)?;
+    tables.vap(vlan).ok_or(DropReason::UnknownVlan)
 }
 
-/// Decides by the tables alone.
-pub(crate) fn resolve(
-    tables: &Tables,
-    arrival: &Arrival,
-    frame: &[u8],
-) -> Result<Action, DropReason> {
-    let vni = arrival.vap.vni;
-    if arrival.ethertype == ethernet::ARP
-        && let Some(reply) = answer_arp(tables, &arrival.vap, frame)?
-    {
-        return Ok(Action::ArpReply(reply));
+/// Refuses what no VM may send, whatever the tables say of it.
+pub(crate) fn check(vap: &Vap, headers: &Headers) -> Result<(), DropReason> {
+    if headers.source != vap.mac {
+        return Err(DropReason::SourceMac);
     }
-    if arrival.destination.is_multicast() {
-        return Ok(Action::Replicate(vni));
+    if headers.destination == headers.source {
+        return Err(DropReason::Hairpin);
     }
-    if let Some(vlan) = tables.local(vni, arrival.destination) {
-        return Ok(Action::Local(vlan));
+    if ethernet::is_link_local_group(headers.destination) {
+        return Err(DropReason::LinkLocalGroup);
     }
-    match tables.remote(vni, arrival.destination) {
-        Some(vtep) => Ok(Action::Tunnel(vni, vtep)),
-        // Every local address is known, so an unknown one can only be remote.
-        None => Ok(Action::ReplicateRemote(vni)),
+    if matches!(headers.ethertype, ethernet::VLAN | ethernet::S_VLAN) {
+        return Err(DropReason::InnerVlan);
     }
+    Ok(())
 }
 
 /// The reply to an ARP request whose target is in the tables. None is given to
 /// the owner of the address itself, so that it can look for duplicates (RFC 5227).
-fn answer_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<Option<Packet>, DropReason> {
+pub(crate) fn answer_arp(
+    tables: &Tables,
+    vap: &Vap,
+    frame: &[u8],
+) -> Result<Option<Packet>, DropReason> {
     let body = frame.get(TAGGED_HEADER..).ok_or(DropReason::Truncated)?;
     let request = Packet::parse(body).ok_or(DropReason::Arp)?;
     if request.sender_mac != vap.mac {
@@ -102,7 +53,9 @@ fn answer_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<Option<Packet>
     if request.operation != Operation::Request {
         return Ok(None);
     }
-    let owner = tables.neighbor(vap.vni, IpAddr::V4(request.target_ip));
+    let target = IpAddr::V4(request.target_ip);
+    let gateway = tables.gateway(vap.vni, target).map(|gateway| gateway.mac);
+    let owner = gateway.or_else(|| tables.neighbor(vap.vni, target));
     Ok(owner
         .filter(|mac| *mac != vap.mac)
         .map(|mac| request.answer(mac)))

@@ -2,10 +2,12 @@
 
 use core::net::IpAddr;
 
-use nve_protocol::{DropReason, Vlan, Vni};
+use nve_protocol::{DropReason, Mac, Vni};
 
+use crate::forward::Receivers;
 use crate::frame::Frame;
-use crate::tables::Tables;
+use crate::packet::Headers;
+use crate::tables::{Tables, VtepIndex};
 use crate::underlay::Uplink;
 use crate::wire::arp::Packet;
 use crate::wire::ethernet::{self, Header};
@@ -26,15 +28,6 @@ pub(crate) enum Arrival {
     Arp(Packet),
     /// Anything else that is addressed to the NVE.
     Host,
-}
-
-/// What to do with an inner frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Give it to a VAP.
-    Local(Vlan),
-    /// Give it to all VAPs of the network.
-    Replicate(Vni),
 }
 
 /// Reads and verifies the outer headers.
@@ -78,13 +71,9 @@ fn classify_ipv4(uplink: &Uplink, packet: &[u8]) -> Result<Arrival, DropReason> 
     })
 }
 
-/// Decides by the tables alone where `inner` goes.
-pub(crate) fn resolve(
-    tables: &Tables,
-    vni: Vni,
-    source: IpAddr,
-    inner: &[u8],
-) -> Result<Action, DropReason> {
+/// The VTEP that a tunnelled frame came from, if its network has VAPs here and
+/// takes frames from it.
+pub(crate) fn sender(tables: &Tables, vni: Vni, source: IpAddr) -> Result<VtepIndex, DropReason> {
     let network = tables
         .network(vni)
         .filter(|network| !network.vaps().is_empty());
@@ -93,20 +82,28 @@ pub(crate) fn resolve(
     if !network.accepts(vtep) {
         return Err(DropReason::UnknownVtep);
     }
-    let header = Header::parse(inner).ok_or(DropReason::Truncated)?;
-    if matches!(header.ethertype, ethernet::VLAN | ethernet::S_VLAN) {
+    Ok(vtep)
+}
+
+/// Refuses inner frames that no VTEP may send (RFC 7348, section 6.1).
+pub(crate) fn check(headers: &Headers) -> Result<(), DropReason> {
+    let tagged = headers.network != ethernet::HEADER;
+    if tagged || headers.ethertype == ethernet::S_VLAN {
         return Err(DropReason::InnerVlan);
     }
-    if ethernet::is_link_local_group(header.destination) {
+    if ethernet::is_link_local_group(headers.destination) {
         return Err(DropReason::LinkLocalGroup);
     }
-    if header.destination.is_multicast() {
-        return Ok(Action::Replicate(vni));
+    Ok(())
+}
+
+/// Decides by the tables alone who gets a frame out of a tunnel: never a VTEP.
+pub(crate) fn resolve(tables: &Tables, vni: Vni, destination: Mac) -> Receivers {
+    if destination.is_multicast() {
+        return Receivers::All;
     }
-    tables
-        .local(vni, header.destination)
-        .map(Action::Local)
-        .ok_or(DropReason::SplitHorizon)
+    let local = tables.local(vni, destination);
+    local.map_or(Receivers::Unknown, Receivers::Vap)
 }
 
 /// Cuts `frame` down to the inner frame. A checksum that is yet to be completed

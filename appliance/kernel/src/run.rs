@@ -176,17 +176,25 @@ fn make_datapath(addresses: &Addresses, trunk_mtu: u16, trunk_checksum: bool) ->
         },
         trunk_mtu,
         trunk_checksum,
+        flows: scaled(FLOWS),
+        seed: addresses.seed,
     };
     Datapath::new(config, Tables::new(capacity()))
 }
 
-/// What the tables may hold: what the product promises at 64 MiB, and less in
-/// proportion with less memory.
-fn capacity() -> TableSizes {
+/// Flows that are remembered at 64 MiB of memory.
+const FLOWS: u64 = 1 << 16;
+
+/// Of what the product promises at 64 MiB, the part that this memory allows.
+fn scaled(records: u64) -> u32 {
     const PROMISED_AT: u64 = 48 << 20;
 
     let (_, heap) = heap::usage();
-    let scaled = |records: u64| (records * heap.min(PROMISED_AT) / PROMISED_AT) as u32;
+    (records * heap.min(PROMISED_AT) / PROMISED_AT) as u32
+}
+
+/// What the tables may hold.
+fn capacity() -> TableSizes {
     TableSizes {
         vaps: 4094,
         fdb: scaled(100_000),

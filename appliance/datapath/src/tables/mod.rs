@@ -181,6 +181,12 @@ impl Tables {
         self.vaps.get(usize::from(vlan))?.as_ref()
     }
 
+    /// Whether a VAP may have `station` beside its own address.
+    pub fn takes(&self, vlan: Vlan, station: Mac) -> bool {
+        let _ = station;
+        self.vap(vlan.get()).is_some_and(|vap| !vap.port_security)
+    }
+
     /// The local VAP with an address.
     pub fn local(&self, vni: Vni, mac: Mac) -> Option<Vlan> {
         self.local.get(vni, mac)
@@ -199,6 +205,14 @@ impl Tables {
     /// Members of a network: `None` if neither a VAP nor a VTEP is in it.
     pub fn network(&self, vni: Vni) -> Option<&Network> {
         self.networks.get(vni)
+    }
+
+    /// Bytes of the largest IP packet in a network; no limit if it is not known.
+    pub fn mtu(&self, vni: Vni) -> u16 {
+        match self.plain.get(&Key::Network { vni }) {
+            Some(Record::Network(network)) => network.mtu,
+            _ => u16::MAX,
+        }
     }
 
     /// The routers' interfaces on a network, by address.

@@ -11,6 +11,10 @@ use super::macs::Fast;
 pub(super) struct Plain(HashMap<Key, Record, Fast>);
 
 impl Plain {
+    pub(super) fn get(&self, key: &Key) -> Option<&Record> {
+        self.0.get(key)
+    }
+
     pub(super) fn contains(&self, key: &Key) -> bool {
         self.0.contains_key(key)
     }

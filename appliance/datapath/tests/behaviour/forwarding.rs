@@ -240,6 +240,8 @@ fn a_partial_checksum_stays_one_where_the_nic_completes_it() {
         uplink,
         trunk_mtu: 1500,
         trunk_checksum: true,
+        flows: 1024,
+        seed: 7,
     };
     let mut rig = Rig::new();
     let tables = Tables::new(rig.datapath.tables().capacity());

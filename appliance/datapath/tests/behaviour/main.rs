@@ -4,4 +4,5 @@
 mod forwarding;
 mod hostile;
 mod rig;
+mod routing;
 mod underlay;

@@ -124,6 +124,8 @@ impl Rig {
             uplink,
             trunk_mtu: 1500,
             trunk_checksum: false,
+            flows: 1024,
+            seed: 7,
         };
         let capacity = TableSizes::uniform(4094);
         let mut rig = Rig {

@@ -34,6 +34,8 @@ fn unresolved(gateway: Option<Ipv4Addr>) -> Rig {
         uplink,
         trunk_mtu: 1500,
         trunk_checksum: false,
+        flows: 1024,
+        seed: 7,
     };
     let mut rig = Rig::new();
     let tables = Tables::new(rig.datapath.tables().capacity());

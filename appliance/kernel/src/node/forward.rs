@@ -151,7 +151,7 @@ impl<N: Nic> Forwarder<N> {
                     self.datapath.count_drop(DropReason::QueueFull);
                 }
             }
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) | Verdict::Done => {}
         }
     }
 }

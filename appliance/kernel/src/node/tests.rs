@@ -191,6 +191,8 @@ impl Bench {
             },
             trunk_mtu: 1500,
             trunk_checksum: false,
+            flows: 64,
+            seed: 7,
         };
         let datapath = Datapath::new(config, tables());
         let node = Node::new(Parts {

@@ -1,0 +1,227 @@
+//! The flow cache: exact-match entries that hold the whole verdict for one
+//! direction of one flow.
+//!
+//! An entry is good for one epoch: every change of the tables begins another,
+//! and the first packet of a flow after it decides anew. The cache never grows;
+//! a new entry takes the place of a stale or of the longest unused one of its
+//! set. The hash is seeded, so that VMs cannot aim at a set.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use nve_protocol::{Vlan, Vni};
+
+use crate::Nanos;
+use crate::forward::Rewrite;
+use crate::packet::{Headers, Ip, L4};
+use crate::tables::VtepIndex;
+
+/// Entries of a set.
+const WAYS: usize = 4;
+
+/// Words of a key.
+const WORDS: usize = 7;
+
+/// What makes packets one direction of one flow: where they come from, their MAC
+/// and IP addresses, protocol and ports. Whole TCP, UDP, SCTP, DCCP and ICMP echo
+/// packets have one; all others are decided each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlowKey([u64; WORDS]);
+
+/// Side in the key, above the protocol.
+const FROM_TUNNEL: u64 = 1 << 8;
+const IPV6: u64 = 1 << 9;
+
+impl FlowKey {
+    /// Of a frame that came from a VAP.
+    pub(crate) fn of_vap(vlan: Vlan, headers: &Headers) -> Option<FlowKey> {
+        let ip = headers.ip.as_ref()?;
+        FlowKey::new(mac(headers.source), u64::from(vlan.get()), headers, ip, 0)
+    }
+
+    /// Of a frame that came out of a tunnel. Its source MAC address decides
+    /// nothing there.
+    pub(crate) fn of_tunnel(vni: Vni, vtep: VtepIndex, headers: &Headers) -> Option<FlowKey> {
+        let ip = headers.ip.as_ref()?;
+        let network = u64::from(vni.get());
+        FlowKey::new(network, vtep.get() as u64, headers, ip, FROM_TUNNEL)
+    }
+
+    fn new(sender: u64, port: u64, headers: &Headers, ip: &Ip, side: u64) -> Option<FlowKey> {
+        if ip.fragment.is_some() {
+            return None;
+        }
+        let ports = match ip.l4 {
+            L4::Tcp {
+                source,
+                destination,
+                ..
+            }
+            | L4::Ports {
+                source,
+                destination,
+            } => u64::from(source) << 16 | u64::from(destination),
+            L4::Icmp { kind, code, id } if crate::packet::is_echo(ip.protocol, kind) => {
+                u64::from(kind) << 24 | u64::from(code) << 16 | u64::from(id)
+            }
+            L4::Icmp { .. } | L4::None => return None,
+        };
+        let (family, addresses) = words(ip);
+        let [a, b, c, d] = addresses;
+        Some(FlowKey([
+            sender << 16 | u64::from(ip.protocol) | family | side,
+            mac(headers.destination) << 16 | port,
+            ports,
+            a,
+            b,
+            c,
+            d,
+        ]))
+    }
+
+    /// Folded products of pairs of words (as in wyhash), with a secret in each.
+    fn hash(&self, seed: u64) -> u64 {
+        let [a, b, c, d, e, f, g] = self.0;
+        let fold = |x: u64, y: u64| {
+            let product = u128::from(x) * u128::from(y);
+            (product as u64) ^ ((product >> 64) as u64)
+        };
+        let one = fold(a ^ seed, b ^ 0x9e37_79b9_7f4a_7c15);
+        let two = fold(c ^ seed.rotate_left(17), d ^ 0xc2b2_ae3d_27d4_eb4f);
+        let three = fold(e ^ seed.rotate_left(34), f ^ 0x1656_67b1_9e37_79f9);
+        fold(
+            one ^ two.rotate_left(21) ^ three.rotate_left(42),
+            g ^ seed.rotate_left(51) ^ 0x27d4_eb2f_1656_67c5,
+        )
+    }
+}
+
+fn mac(mac: nve_protocol::Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+fn words(ip: &Ip) -> (u64, [u64; 4]) {
+    match (ip.source, ip.destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (
+            0,
+            [
+                u64::from(from.to_bits()) << 32 | u64::from(to.to_bits()),
+                0,
+                0,
+                0,
+            ],
+        ),
+        (from, to) => {
+            let halves = |ip: IpAddr| {
+                let bits = match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+                    IpAddr::V6(ip) => ip.to_bits(),
+                };
+                ((bits >> 64) as u64, bits as u64)
+            };
+            let ((a, b), (c, d)) = (halves(from), halves(to));
+            (IPV6, [a, b, c, d])
+        }
+    }
+}
+
+/// Where the packets of a flow leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Vap(Vlan),
+    Tunnel(VtepIndex),
+}
+
+/// The verdict: what is done to each packet of the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// The network it is delivered in.
+    pub(crate) vni: Vni,
+    pub(crate) exit: Exit,
+    /// New addresses, and the largest IP packet, if it is routed.
+    pub(crate) rewrite: Option<(Rewrite, u16)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: FlowKey,
+    epoch: u32,
+    /// When it was last used, in units of 2^20 ns, wrapping.
+    used: u32,
+    path: Path,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct FlowCache {
+    sets: Vec<[Option<Entry>; WAYS]>,
+    mask: usize,
+    seed: u64,
+}
+
+impl FlowCache {
+    /// A cache of at most `entries`, rounded down to a power of two; fewer if
+    /// memory is short, and of none at all it is simply without use.
+    pub(crate) fn new(entries: u32, seed: u64) -> FlowCache {
+        let wanted = entries as usize / WAYS;
+        let mut count = match wanted {
+            0 => 0,
+            some => 1 << some.ilog2(),
+        };
+        let mut sets = Vec::new();
+        while count > 0 && sets.try_reserve_exact(count).is_err() {
+            count /= 2;
+        }
+        sets.resize(count, [None; WAYS]);
+        FlowCache {
+            mask: count.wrapping_sub(1),
+            sets,
+            seed,
+        }
+    }
+
+    fn set(&mut self, key: &FlowKey) -> Option<&mut [Option<Entry>; WAYS]> {
+        let at = key.hash(self.seed) as usize & self.mask;
+        self.sets.get_mut(at)
+    }
+
+    /// The verdict of this epoch, if there is one.
+    pub(crate) fn find(&mut self, key: &FlowKey, epoch: u32, now: Nanos) -> Option<Path> {
+        let entry = self
+            .set(key)?
+            .iter_mut()
+            .flatten()
+            .find(|entry| entry.key == *key)?;
+        if entry.epoch != epoch {
+            return None;
+        }
+        entry.used = tick(now);
+        Some(entry.path)
+    }
+
+    /// Remembers a verdict.
+    pub(crate) fn insert(&mut self, key: FlowKey, path: Path, epoch: u32, now: Nanos) {
+        let now = tick(now);
+        let Some(set) = self.set(&key) else { return };
+        // The flow's own entry, or else the one of least use.
+        let worth = |entry: &Option<Entry>| match entry {
+            Some(entry) if entry.key == key => (0, 0),
+            None => (1, 0),
+            Some(entry) if entry.epoch != epoch => (2, 0),
+            Some(entry) => (3, u32::MAX - now.wrapping_sub(entry.used)),
+        };
+        if let Some(place) = set.iter_mut().min_by_key(|entry| worth(entry)) {
+            *place = Some(Entry {
+                key,
+                epoch,
+                used: now,
+                path,
+            });
+        }
+    }
+}
+
+fn tick(now: Nanos) -> u32 {
+    (now.0 >> 20) as u32
+}
