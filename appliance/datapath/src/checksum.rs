@@ -60,6 +60,13 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::default().with(bytes).finish()
 }
 
+/// The checksum of data in which the 16-bit word `old` became `new` (RFC 1624,
+/// equation 3).
+pub fn adjust(checksum: u16, old: u16, new: u16) -> u16 {
+    let sum = u64::from(!checksum) + u64::from(!old) + u64::from(new);
+    Sum(sum).finish()
+}
+
 /// Refuses a checksum yet to be completed that would be written into the first
 /// `headers` bytes, which have been or will be judged as they are, or past the
 /// frame's end.

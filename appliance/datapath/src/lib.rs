@@ -11,10 +11,12 @@ extern crate alloc;
 
 pub mod checksum;
 mod counters;
+pub mod dscp;
 mod flow;
 pub mod forward;
 mod fragment;
 pub mod frame;
+pub mod meter;
 pub mod packet;
 mod pipeline;
 mod replicate;

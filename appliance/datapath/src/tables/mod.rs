@@ -12,14 +12,17 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Record, RouterId, TableDigest, TableSizes, Vap,
-    Vlan, Vni,
+    Direction, Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Qos, Record, RouterId, TableDigest,
+    TableSizes, Vap, Vlan, Vni,
 };
+
+use crate::Nanos;
 
 mod macs;
 mod neighbors;
 mod networks;
 mod plain;
+mod qos;
 mod routers;
 mod vteps;
 
@@ -32,6 +35,8 @@ use neighbors::Neighbors;
 pub use networks::Network;
 use networks::Networks;
 use plain::Plain;
+pub use qos::MeterIndex;
+use qos::QosTable;
 pub use routers::Hop;
 use routers::Routers;
 pub use vteps::VtepIndex;
@@ -44,8 +49,8 @@ pub enum TableError {
     Full,
     /// No memory for one more.
     OutOfMemory,
-    /// A value that the datapath has no use for: a group or zero MAC address, or
-    /// an unspecified or multicast VTEP.
+    /// A value that the datapath has no use for: a group or zero MAC address, an
+    /// unspecified or multicast VTEP, or a DSCP of more than six bits.
     BadRecord,
 }
 
@@ -63,6 +68,7 @@ pub struct Tables {
     networks: Networks,
     vteps: Vteps,
     routers: Routers,
+    qos: QosTable,
     plain: Plain,
 }
 
@@ -80,6 +86,7 @@ impl Tables {
             networks: Networks::default(),
             vteps: Vteps::default(),
             routers: Routers::default(),
+            qos: QosTable::default(),
             plain: Plain::default(),
         }
     }
@@ -113,6 +120,7 @@ impl Tables {
             Record::Peer(peer) => self.put_peer(peer)?.map(Record::Peer),
             Record::Gateway(gateway) => self.put_gateway(gateway)?.map(Record::Gateway),
             Record::Route(route) => self.routers.put_route(route)?.map(Record::Route),
+            Record::Qos(qos) => self.qos.put(qos)?.map(Record::Qos),
             other => self.plain.put(other)?,
         };
         match &replaced {
@@ -142,6 +150,7 @@ impl Tables {
                 .routers
                 .delete_route(router, destination)
                 .map(Record::Route),
+            Key::Qos { vlan } => self.qos.delete(vlan).map(Record::Qos),
             _ => self.plain.delete(key),
         }?;
         self.digest.remove(&removed);
@@ -162,6 +171,7 @@ impl Tables {
                 router,
                 destination,
             } => self.routers.has_route(router, destination),
+            Key::Qos { vlan } => self.qos.get(vlan).is_some(),
             _ => self.plain.contains(key),
         }
     }
@@ -234,6 +244,24 @@ impl Tables {
     /// own before a route of the same length.
     pub fn hop(&self, router: RouterId, ip: IpAddr) -> Option<Hop> {
         self.routers.hop(router, ip)
+    }
+
+    /// QoS of a VAP.
+    pub fn qos(&self, vlan: Vlan) -> Option<&Qos> {
+        self.qos.get(vlan)
+    }
+
+    /// What meters the frames of a VAP, as the VM sees their direction; `None` if
+    /// they are not limited.
+    pub fn meter(&self, vlan: Vlan, direction: Direction) -> Option<MeterIndex> {
+        self.qos.meter(vlan, direction)
+    }
+
+    /// Whether a frame of `bytes`, without FCS and tag, may pass at `now`; if so, it
+    /// has passed. A meter that is gone lets all pass.
+    #[inline]
+    pub fn admit(&mut self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
+        self.qos.admit(meter, now, bytes)
     }
 
     /// The slot of a VTEP that some record names.

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use nve_protocol::{Prefix, Route, Table};
+use nve_protocol::{Limit, Prefix, Route, Table};
 
 use super::*;
 
@@ -70,6 +70,20 @@ fn record() -> impl Strategy<Value = Record> {
         }),
         (vni(), 1280u16..1300)
             .prop_map(|(vni, mtu)| Record::Network(nve_protocol::Network { vni, mtu })),
+        (1u16..12, 0u32..3, 0u32..3, proptest::option::of(0u8..64)).prop_map(
+            |(id, kbps, pps, dscp)| Record::Qos(Qos {
+                vlan: Vlan::new(id).unwrap(),
+                egress: Limit {
+                    kbps,
+                    ..Limit::default()
+                },
+                ingress: Limit {
+                    pps,
+                    ..Limit::default()
+                },
+                dscp,
+            })
+        ),
     ]
 }
 
@@ -141,6 +155,13 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
                 assert_eq!(tables.gateway(r.vni, r.ip), Some(r));
                 assert!(tables.gateways(r.vni).contains(r));
                 assert!(tables.is_router_address(r.router, r.ip));
+            }
+            Record::Qos(r) => {
+                assert_eq!(tables.qos(r.vlan), Some(r));
+                let egress = tables.meter(r.vlan, Direction::Egress);
+                assert_eq!(egress.is_some(), r.egress.kbps > 0);
+                let ingress = tables.meter(r.vlan, Direction::Ingress);
+                assert_eq!(ingress.is_some(), r.ingress.pps > 0);
             }
             _ => {}
         }
@@ -215,8 +236,49 @@ fn useless_records_are_refused() {
             ip: vtep,
             mac: Mac([0; 6]),
         }),
+        Record::Qos(Qos {
+            dscp: Some(64),
+            ..limited(1, 1)
+        }),
     ] {
         assert_eq!(tables.put(&bad), Err(TableError::BadRecord));
     }
     assert_eq!(tables.sizes(), TableSizes::default());
+}
+
+fn limited(vlan: u16, packets: u32) -> Qos {
+    let limit = Limit {
+        pps: 1,
+        burst_packets: packets,
+        ..Limit::default()
+    };
+    Qos {
+        vlan: Vlan::new(vlan).unwrap(),
+        egress: limit,
+        ingress: Limit::default(),
+        dscp: None,
+    }
+}
+
+#[test]
+fn meters_go_by_vap_and_direction() {
+    let mut tables = Tables::new(CAPACITY);
+    let put = |tables: &mut Tables, qos| tables.put(&Record::Qos(qos)).unwrap();
+    let passing = |tables: &mut Tables, vlan| {
+        let vlan = Vlan::new(vlan).unwrap();
+        let meter = tables.meter(vlan, Direction::Egress).unwrap();
+        (0..).find(|_| !tables.admit(meter, Nanos(1), 60))
+    };
+    put(&mut tables, limited(1, 3));
+    put(&mut tables, limited(2, 5));
+    let [first, second] = [1, 2].map(|vlan| Vlan::new(vlan).unwrap());
+    assert_eq!(tables.meter(first, Direction::Ingress), None);
+    assert_eq!(passing(&mut tables, 1), Some(3));
+    assert_eq!(passing(&mut tables, 2), Some(5));
+    put(&mut tables, limited(1, 30));
+    assert_eq!(passing(&mut tables, 1), Some(0), "as empty as before");
+    let gone = tables.meter(second, Direction::Egress).unwrap();
+    tables.delete(&Key::Qos { vlan: second });
+    assert!(tables.admit(gone, Nanos(1), 60));
+    assert_eq!(tables.meter(second, Direction::Egress), None);
 }

@@ -1,0 +1,166 @@
+//! Rate limits of a VAP in one direction: a token bucket for bits, one for packets.
+//!
+//! A frame's length is that of the Ethernet frame without FCS and VLAN tag, so it
+//! is the same on either side of the NVE.
+//!
+//! Tokens are small enough for a nanosecond at any rate to be a whole number of
+//! them: a kilobit per second (1000 bit/s) gives one per nanosecond if a bit costs
+//! 10^6, a packet per second if a packet costs 10^9. So nothing is divided and
+//! nothing is rounded, and the rate holds exactly over any time.
+//!
+//! What exceeds the rate is dropped (a policer), since a queue per VAP would hold
+//! buffers that all VAPs share. TCP bears that if the bucket is deep enough. A
+//! sender that lost a whole flight is silent until its retransmission timer fires
+//! (200 ms at least on Linux, 400 ms the next time); what it could have sent
+//! meanwhile has to be in the bucket afterwards, or is lost to it. A sender with a
+//! long round trip reduces its window at each loss, and lives on what it saved
+//! until the window has grown again. Both fit Neutron's default burst, 80 % of what
+//! the rate gives in a second; the tests simulate it. A burst that the user chose
+//! is kept, however small.
+//!
+//! Invariant: no bucket holds more tokens than its capacity. It may owe some:
+//! frames larger than the capacity pass a full bucket, or none of them ever could.
+
+use nve_protocol::Limit;
+
+use crate::Nanos;
+
+/// Tokens that a byte costs.
+const BYTE: i64 = 8_000_000;
+/// Tokens that a packet costs.
+const PACKET: i64 = 1_000_000_000;
+/// Tokens that a kilobit costs.
+const KILOBIT: i64 = 125 * BYTE;
+/// Nanoseconds for which an unused rate is saved if the burst is left open: 80 % of
+/// a second, as in Neutron.
+const SAVED: i64 = 800_000_000;
+/// Least bytes of a burst that is left open: one segment of TCP as it leaves the
+/// sender (64 KiB), which comes at once, cut into frames.
+const LEAST_BYTES: i64 = 1 << 16;
+/// Least packets of a burst that is left open: the frames of such a segment.
+const LEAST_PACKETS: i64 = 64;
+/// A clock that is set back by less is waited for; by more, it is followed.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// One bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bucket {
+    tokens: i64,
+    capacity: i64,
+    /// Tokens per nanosecond; 0 for no limit.
+    rate: u32,
+}
+
+impl Bucket {
+    /// A full bucket that holds `burst` units, or with 0 what `rate` gives in the
+    /// time that is [`SAVED`] and at least `least` tokens.
+    fn new(rate: u32, burst: u32, unit: i64, least: i64) -> Bucket {
+        let capacity = match burst {
+            0 => (i64::from(rate) * SAVED).max(least),
+            burst => i64::from(burst) * unit,
+        };
+        Bucket {
+            tokens: capacity,
+            capacity,
+            rate,
+        }
+    }
+
+    #[inline]
+    fn refill(&mut self, nanos: u64) {
+        let room = self.capacity.abs_diff(self.tokens);
+        let gain = u64::from(self.rate).saturating_mul(nanos).min(room);
+        self.tokens = self.tokens.saturating_add_unsigned(gain);
+    }
+
+    #[inline]
+    fn has(&self, cost: i64) -> bool {
+        self.rate == 0 || self.tokens >= cost.min(self.capacity)
+    }
+
+    #[inline]
+    fn take(&mut self, cost: i64) {
+        if self.rate != 0 {
+            self.tokens = self.tokens.saturating_sub(cost);
+        }
+    }
+
+    /// Fills the bucket to the same part as `old` was.
+    fn succeed(&mut self, old: &Bucket) {
+        if self.rate == 0 || old.rate == 0 {
+            return;
+        }
+        let part = i128::from(old.tokens) * i128::from(self.capacity) / i128::from(old.capacity);
+        self.tokens = i64::try_from(part).unwrap_or(self.capacity);
+    }
+}
+
+/// The limits of one direction of a VAP, and how much of them is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meter {
+    bits: Bucket,
+    packets: Bucket,
+    /// Up to when the buckets have been filled.
+    last: Nanos,
+}
+
+impl Meter {
+    /// A meter that nothing has passed yet.
+    pub fn new(limit: &Limit) -> Meter {
+        Meter {
+            bits: Bucket::new(limit.kbps, limit.burst_kbit, KILOBIT, LEAST_BYTES * BYTE),
+            packets: Bucket::new(
+                limit.pps,
+                limit.burst_packets,
+                PACKET,
+                LEAST_PACKETS * PACKET,
+            ),
+            last: Nanos(0),
+        }
+    }
+
+    /// Whether it limits anything.
+    pub fn is_limit(&self) -> bool {
+        self.bits.rate != 0 || self.packets.rate != 0
+    }
+
+    /// Sets other limits. Each bucket stays as full as it was, in proportion, so
+    /// that a change gives nothing away.
+    pub fn set(&mut self, limit: &Limit) {
+        let old = core::mem::replace(self, Meter::new(limit));
+        self.bits.succeed(&old.bits);
+        self.packets.succeed(&old.packets);
+        self.last = old.last;
+    }
+
+    /// Whether a frame of `bytes` may pass at `now`; if so, it has passed. One that
+    /// may not takes nothing, from either bucket.
+    #[inline]
+    pub fn admit(&mut self, now: Nanos, bytes: u32) -> bool {
+        self.pass_time(now);
+        let cost = i64::from(bytes) * BYTE;
+        let admitted = self.bits.has(cost) && self.packets.has(PACKET);
+        if admitted {
+            self.bits.take(cost);
+            self.packets.take(PACKET);
+        }
+        admitted
+    }
+
+    /// A clock that jumps ahead fills the buckets, and no more than that.
+    #[inline]
+    fn pass_time(&mut self, now: Nanos) {
+        let Some(nanos) = now.0.checked_sub(self.last.0) else {
+            if self.last.0 - now.0 > PATIENCE {
+                self.last = now;
+            }
+            return;
+        };
+        self.last = now;
+        self.bits.refill(nanos);
+        self.packets.refill(nanos);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! QoS of VAPs: meters in slots, and marks.
+//!
+//! Invariants: each record has a slot, and both its meters have the record's
+//! limits; a slot without a record is in `free`.
+
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use nve_protocol::{Direction, Qos, Vlan};
+
+use super::TableError;
+use super::macs::Fast;
+use crate::Nanos;
+use crate::meter::Meter;
+
+/// The meter of one direction of a VAP. Stable while the VAP has a QoS record;
+/// later it may be another VAP's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeterIndex {
+    slot: u16,
+    direction: Direction,
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: Qos,
+    egress: Meter,
+    ingress: Meter,
+}
+
+/// All QoS records.
+#[derive(Debug, Default)]
+pub(super) struct QosTable {
+    slots: Vec<Option<Slot>>,
+    free: Vec<u16>,
+    by_vlan: HashMap<Vlan, u16, Fast>,
+}
+
+impl QosTable {
+    pub(super) fn get(&self, vlan: Vlan) -> Option<&Qos> {
+        let slot = self.slots.get(usize::from(*self.by_vlan.get(&vlan)?))?;
+        slot.as_ref().map(|slot| &slot.record)
+    }
+
+    /// The meter of a direction; `None` if it has no limit.
+    pub(super) fn meter(&self, vlan: Vlan, direction: Direction) -> Option<MeterIndex> {
+        let slot = *self.by_vlan.get(&vlan)?;
+        let meters = self.slots.get(usize::from(slot))?.as_ref()?;
+        let meter = match direction {
+            Direction::Egress => &meters.egress,
+            Direction::Ingress => &meters.ingress,
+        };
+        meter.is_limit().then_some(MeterIndex { slot, direction })
+    }
+
+    /// Whether a frame may pass a meter; one that is gone limits nothing.
+    #[inline]
+    pub(super) fn admit(&mut self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
+        let Some(Some(slot)) = self.slots.get_mut(usize::from(index.slot)) else {
+            return true;
+        };
+        match index.direction {
+            Direction::Egress => slot.egress.admit(now, bytes),
+            Direction::Ingress => slot.ingress.admit(now, bytes),
+        }
+    }
+
+    pub(super) fn put(&mut self, qos: &Qos) -> Result<Option<Qos>, TableError> {
+        if qos.dscp.is_some_and(|dscp| dscp > crate::dscp::MAX) {
+            return Err(TableError::BadRecord);
+        }
+        let known = self.by_vlan.get(&qos.vlan).map(|slot| usize::from(*slot));
+        if let Some(Some(slot)) = known.and_then(|slot| self.slots.get_mut(slot)) {
+            slot.egress.set(&qos.egress);
+            slot.ingress.set(&qos.ingress);
+            return Ok(Some(core::mem::replace(&mut slot.record, *qos)));
+        }
+        self.by_vlan
+            .try_reserve(1)
+            .map_err(|_| TableError::OutOfMemory)?;
+        let at = self.take_slot()?;
+        if let Some(slot) = self.slots.get_mut(usize::from(at)) {
+            *slot = Some(Slot {
+                record: *qos,
+                egress: Meter::new(&qos.egress),
+                ingress: Meter::new(&qos.ingress),
+            });
+        }
+        self.by_vlan.insert(qos.vlan, at);
+        Ok(None)
+    }
+
+    fn take_slot(&mut self) -> Result<u16, TableError> {
+        if let Some(at) = self.free.pop() {
+            return Ok(at);
+        }
+        let at = u16::try_from(self.slots.len()).map_err(|_| TableError::Full)?;
+        self.slots
+            .try_reserve(1)
+            .map_err(|_| TableError::OutOfMemory)?;
+        // So that a deletion never has to find memory; nothing is free now.
+        self.free
+            .try_reserve(self.slots.len() + 1)
+            .map_err(|_| TableError::OutOfMemory)?;
+        self.slots.push(None);
+        Ok(at)
+    }
+
+    pub(super) fn delete(&mut self, vlan: Vlan) -> Option<Qos> {
+        let at = self.by_vlan.remove(&vlan)?;
+        let slot = self.slots.get_mut(usize::from(at))?.take()?;
+        self.free.push(at);
+        Some(slot.record)
+    }
+}
