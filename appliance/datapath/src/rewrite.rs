@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use crate::checksum;
 use crate::forward::Rewrite;
 use crate::frame::Frame;
 use crate::packet::Ip;
@@ -27,7 +28,7 @@ pub(crate) fn route(frame: &mut Frame<'_>, ip: &Ip, rewrite: &Rewrite) {
     }
 }
 
-/// Takes one off the TTL and follows with the checksum (RFC 1624, equation 3).
+/// Takes one off the TTL and follows with the checksum.
 fn decrement_ttl(bytes: &mut [u8], header: usize) {
     let Some(old) = u16_at(bytes, header + TTL) else {
         return;
@@ -36,12 +37,9 @@ fn decrement_ttl(bytes: &mut [u8], header: usize) {
         return;
     };
     let new = old.saturating_sub(0x0100);
-    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // One more carry at most is left.
-    let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
+    let checksum = checksum::adjust(checksum, old, new);
     put(bytes, header + TTL, &new.to_be_bytes());
-    put(bytes, header + IPV4_CHECKSUM, &(!sum).to_be_bytes());
+    put(bytes, header + IPV4_CHECKSUM, &checksum.to_be_bytes());
 }
 
 #[cfg(test)]
