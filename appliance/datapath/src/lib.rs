@@ -16,6 +16,7 @@ mod flow;
 pub mod forward;
 mod fragment;
 pub mod frame;
+pub mod groups;
 pub mod meter;
 pub mod packet;
 mod pipeline;

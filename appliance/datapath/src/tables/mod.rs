@@ -17,6 +17,7 @@ use nve_protocol::{
 };
 
 use crate::Nanos;
+use crate::groups::Groups;
 
 mod macs;
 mod neighbors;
@@ -29,7 +30,7 @@ mod vteps;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use macs::Fast;
+pub(crate) use macs::{Fast, FastHasher};
 use macs::{LocalMacs, RemoteMacs};
 use neighbors::Neighbors;
 pub use networks::Network;
@@ -69,6 +70,7 @@ pub struct Tables {
     vteps: Vteps,
     routers: Routers,
     qos: QosTable,
+    groups: Groups,
     plain: Plain,
 }
 
@@ -87,6 +89,7 @@ impl Tables {
             vteps: Vteps::default(),
             routers: Routers::default(),
             qos: QosTable::default(),
+            groups: Groups::default(),
             plain: Plain::default(),
         }
     }
@@ -121,6 +124,10 @@ impl Tables {
             Record::Gateway(gateway) => self.put_gateway(gateway)?.map(Record::Gateway),
             Record::Route(route) => self.routers.put_route(route)?.map(Record::Route),
             Record::Qos(qos) => self.qos.put(qos)?.map(Record::Qos),
+            Record::Group(group) => self.groups.put_group(group)?.map(Record::Group),
+            Record::Rule(rule) => self.groups.put_rule(rule)?.map(Record::Rule),
+            Record::Member(member) => self.groups.put_member(member)?.map(Record::Member),
+            Record::Binding(binding) => self.groups.put_binding(binding)?.map(Record::Binding),
             other => self.plain.put(other)?,
         };
         match &replaced {
@@ -151,6 +158,14 @@ impl Tables {
                 .delete_route(router, destination)
                 .map(Record::Route),
             Key::Qos { vlan } => self.qos.delete(vlan).map(Record::Qos),
+            Key::Group { group } => self.groups.delete_group(group).map(Record::Group),
+            Key::Rule { id } => self.groups.delete_rule(id).map(Record::Rule),
+            Key::Member { group, prefix } => {
+                self.groups.delete_member(group, prefix).map(Record::Member)
+            }
+            Key::Binding { vlan, group } => {
+                self.groups.delete_binding(vlan, group).map(Record::Binding)
+            }
             _ => self.plain.delete(key),
         }?;
         self.digest.remove(&removed);
@@ -172,6 +187,10 @@ impl Tables {
                 destination,
             } => self.routers.has_route(router, destination),
             Key::Qos { vlan } => self.qos.get(vlan).is_some(),
+            Key::Group { group } => self.groups.has_group(group),
+            Key::Rule { id } => self.groups.has_rule(id),
+            Key::Member { group, prefix } => self.groups.has_member(group, &prefix),
+            Key::Binding { vlan, group } => self.groups.has_binding(vlan, group),
             _ => self.plain.contains(key),
         }
     }
@@ -184,6 +203,17 @@ impl Tables {
     fn has_peer(&self, vni: Vni, vtep: IpAddr) -> bool {
         let index = self.vteps.index(vtep);
         index.is_some_and(|index| self.networks.has_peer(vni, index))
+    }
+
+    /// Security groups.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Compiles what changed; to be called once after each change, before frames
+    /// are judged. Without it the outcome is the same, but slower.
+    pub fn settle(&mut self) {
+        self.groups.settle();
     }
 
     /// The VAP behind a tag.
