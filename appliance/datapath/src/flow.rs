@@ -14,7 +14,7 @@ use nve_protocol::{Vlan, Vni};
 use crate::Nanos;
 use crate::forward::Rewrite;
 use crate::packet::{Headers, Ip, L4};
-use crate::tables::VtepIndex;
+use crate::tables::{MeterIndex, VtepIndex};
 
 /// Entries of a set.
 const WAYS: usize = 4;
@@ -141,6 +141,12 @@ pub(crate) struct Path {
     pub(crate) exit: Exit,
     /// New addresses, and the largest IP packet, if it is routed.
     pub(crate) rewrite: Option<(Rewrite, u16)>,
+    /// What meters what the sender sends.
+    pub(crate) egress: Option<MeterIndex>,
+    /// What meters what the receiver gets.
+    pub(crate) ingress: Option<MeterIndex>,
+    /// How packets are marked.
+    pub(crate) dscp: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -6,20 +6,20 @@
 //! each receiver needs a frame of its own (the last one gets the frame that came
 //! in), and for fragments.
 
-use nve_protocol::{DropReason, Vap, Vlan, Vni};
+use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
 
 use crate::counters::Counters;
 use crate::flow::{Exit, FlowCache, FlowKey, Path};
 use crate::forward::{self, Forward, Receivers};
 use crate::frame::Frame;
 use crate::packet::{Headers, Ip};
-use crate::replicate::{self, Drops};
-use crate::tables::{Tables, VtepIndex};
+use crate::replicate;
+use crate::tables::{MeterIndex, Tables, VtepIndex};
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
 use crate::uplink;
 use crate::wire::{ethernet, vxlan};
-use crate::{BURST, Nanos, Side, Sink, Verdict, checksum, fragment, rewrite};
+use crate::{BURST, Nanos, Side, Sink, Verdict, checksum, dscp, fragment, rewrite};
 
 /// What the datapath must know of its NICs and of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Datapath {
         if let Some(key) = &key
             && let Some(path) = self.flows.find(key, self.epoch, now)
         {
-            return self.follow_from_trunk(&path, &headers, frame, sink);
+            return self.follow_from_trunk(now, &path, &headers, frame, sink);
         }
         self.first_from_trunk(now, &vap, &headers, key, frame, sink)
     }
@@ -164,36 +164,53 @@ impl Datapath {
             Receivers::Vap(vlan) => Exit::Vap(vlan),
             Receivers::Vtep(vtep) => Exit::Tunnel(vtep),
             Receivers::All | Receivers::Unknown => {
-                return self.replicate_from_trunk(vap, headers, &forward, frame, sink);
+                return self.replicate_from_trunk(now, vap, headers, &forward, frame, sink);
             }
         };
         let path = Path {
             vni: forward.vni,
             exit,
             rewrite: forward.routed.map(|routed| (routed.rewrite, routed.mtu)),
+            egress: self.tables.meter(vap.vlan, Direction::Egress),
+            ingress: self.ingress_meter(exit),
+            dscp: self.tables.qos(vap.vlan).and_then(|qos| qos.dscp),
         };
         if let Some(key) = key {
             self.flows.insert(key, path, self.epoch, now);
         }
-        self.follow_from_trunk(&path, headers, frame, sink)
+        self.follow_from_trunk(now, &path, headers, frame, sink)
     }
 
     /// Does with a tagged frame what its flow's verdict says.
     fn follow_from_trunk(
         &mut self,
+        now: Nanos,
         path: &Path,
         headers: &Headers,
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
-        if let (Some((addresses, mtu)), Some(ip)) = (&path.rewrite, &headers.ip) {
-            let large = forward::is_too_big(ip, *mtu);
-            if large && !fragment::is_allowed(frame.bytes(), ip) {
+        let mut mtu = None;
+        if let (Some((_, limit)), Some(ip)) = (&path.rewrite, &headers.ip)
+            && forward::is_too_big(ip, *limit)
+        {
+            if !fragment::is_allowed(frame.bytes(), ip) {
                 return Err(DropReason::TooBig);
             }
-            rewrite::route(frame, ip, addresses);
-            if large {
-                return self.send_in_pieces(path, ip, *mtu, frame, sink);
+            mtu = Some(*limit);
+        }
+        let length = frame.len() - ethernet::TAG;
+        self.admit_rate(now, path.egress, length)?;
+        self.admit_rate(now, path.ingress, length)?;
+        if let Some(ip) = &headers.ip {
+            if let Some(mark) = path.dscp {
+                dscp::mark(frame.bytes_mut(), ip.header, mark);
+            }
+            if let Some((addresses, _)) = &path.rewrite {
+                rewrite::route(frame, ip, addresses);
+            }
+            if let Some(mtu) = mtu {
+                return self.send_in_pieces(path, ip, mtu, frame, sink);
             }
         }
         match path.exit {
@@ -201,7 +218,7 @@ impl Datapath {
             Exit::Tunnel(vtep) => {
                 checksum::complete(frame)?;
                 trunk::untag(frame)?;
-                self.encapsulate(frame, path.vni, vtep)
+                self.encapsulate(frame, path.vni, vtep, path.dscp)
             }
         }
     }
@@ -216,23 +233,22 @@ impl Datapath {
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
         checksum::complete(frame)?;
-        let mut drops = Drops::default();
         let bytes = frame.bytes();
         let addresses = bytes.get(..ethernet::ADDRESSES).unwrap_or_default();
         let ethertype = ethernet::IPV4.to_be_bytes();
         fragment::split(bytes, ip, mtu, |header, payload| {
-            drops.note(match path.exit {
+            let sent = match path.exit {
                 Exit::Vap(vlan) => {
                     let tag = trunk::tag_bytes(vlan);
                     replicate::emit(sink, &[addresses, &tag, &ethertype, header, payload])
                 }
                 Exit::Tunnel(vtep) => {
                     let inner = [addresses, &ethertype, header, payload];
-                    self.emit_tunnelled(inner, path.vni, vtep, sink)
+                    self.emit_tunnelled(inner, path.vni, vtep, path.dscp, sink)
                 }
-            });
+            };
+            self.count(sent);
         });
-        drops.count(&mut self.counters);
         Ok(Verdict::Done)
     }
 
@@ -250,6 +266,7 @@ impl Datapath {
     /// and VTEPs. Copies to VAPs go first, while the frame has its tag.
     fn replicate_from_trunk(
         &mut self,
+        now: Nanos,
         vap: &Vap,
         headers: &Headers,
         forward: &Forward,
@@ -257,43 +274,51 @@ impl Datapath {
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
         checksum::complete(frame)?;
-        let mut destination = headers.destination;
-        if let (Some(routed), Some(ip)) = (&forward.routed, &headers.ip) {
-            if forward::is_too_big(ip, routed.mtu) {
-                return Err(DropReason::TooBig);
-            }
-            destination = routed.rewrite.destination;
-            rewrite::route(frame, ip, &routed.rewrite);
+        let mut group = replicate::Receivers::new(forward, headers.destination, Some(vap.vlan));
+        let mark = self.tables.qos(vap.vlan).and_then(|qos| qos.dscp);
+        if let (Some(routed), Some(ip)) = (&forward.routed, &headers.ip)
+            && forward::is_too_big(ip, routed.mtu)
+        {
+            return Err(DropReason::TooBig);
         }
-        let network = self.tables.network(forward.vni);
-        let network = network.ok_or(DropReason::NoReceiver)?;
-        let tables = &self.tables;
-        let mut receivers = network
-            .vaps()
-            .iter()
-            .copied()
-            .filter(|vlan| *vlan != vap.vlan)
-            .filter(|vlan| forward.receivers == Receivers::All || tables.takes(*vlan, destination));
-        let mut drops = Drops::default();
-        let Some((last, others)) = network.vteps().split_last() else {
-            let mut last = receivers.next().ok_or(DropReason::NoReceiver)?;
-            for vlan in receivers {
-                drops.note(replicate::emit_tagged(frame.bytes(), last, sink));
-                last = vlan;
+        let meter = self.tables.meter(vap.vlan, Direction::Egress);
+        self.admit_rate(now, meter, frame.len() - ethernet::TAG)?;
+        if let Some(ip) = &headers.ip {
+            if let Some(mark) = mark {
+                dscp::mark(frame.bytes_mut(), ip.header, mark);
             }
-            drops.count(&mut self.counters);
-            return self.switch(frame, last);
+            if let Some(routed) = &forward.routed {
+                rewrite::route(frame, ip, &routed.rewrite);
+            }
+        }
+        let mut last = None;
+        while let Some(vlan) = group.next_vap(&self.tables) {
+            let admitted = self.admit_to_vap(now, vlan, frame.len() - ethernet::TAG);
+            if self.count(admitted)
+                && let Some(earlier) = last.replace(vlan)
+            {
+                let sent = replicate::emit_tagged(frame.bytes(), earlier, sink);
+                self.count(sent);
+            }
+        }
+        let Some(mut vtep) = group.next_vtep(&self.tables) else {
+            return match last {
+                Some(vlan) => self.switch(frame, vlan),
+                None if group.is_nobody() => Err(DropReason::NoReceiver),
+                None => Ok(Verdict::Done),
+            };
         };
-        for vlan in receivers {
-            drops.note(replicate::emit_tagged(frame.bytes(), vlan, sink));
+        if let Some(vlan) = last {
+            let sent = replicate::emit_tagged(frame.bytes(), vlan, sink);
+            self.count(sent);
         }
         trunk::untag(frame)?;
-        for vtep in others {
-            drops.note(self.emit_tunnelled([frame.bytes()], forward.vni, *vtep, sink));
+        while let Some(next) = group.next_vtep(&self.tables) {
+            let sent = self.emit_tunnelled([frame.bytes()], forward.vni, vtep, mark, sink);
+            self.count(sent);
+            vtep = next;
         }
-        let last = *last;
-        drops.count(&mut self.counters);
-        self.encapsulate(frame, forward.vni, last)
+        self.encapsulate(frame, forward.vni, vtep, mark)
     }
 }
 
@@ -341,21 +366,35 @@ impl Datapath {
             && let Some(path) = self.flows.find(key, self.epoch, now)
             && let Exit::Vap(vlan) = path.exit
         {
+            self.admit_rate(now, path.ingress, frame.len())?;
             return self.deliver(frame, vlan);
         }
         match uplink::resolve(&self.tables, vni, headers.destination) {
             Receivers::Vap(vlan) => {
+                let exit = Exit::Vap(vlan);
                 let path = Path {
                     vni,
-                    exit: Exit::Vap(vlan),
+                    exit,
                     rewrite: None,
+                    egress: None,
+                    ingress: self.ingress_meter(exit),
+                    dscp: None,
                 };
                 if let Some(key) = key {
                     self.flows.insert(key, path, self.epoch, now);
                 }
+                self.admit_rate(now, path.ingress, frame.len())?;
                 self.deliver(frame, vlan)
             }
-            receivers => self.replicate_to_vaps(vni, receivers, &headers, frame, sink),
+            receivers => {
+                let forward = Forward {
+                    vni,
+                    receivers,
+                    routed: None,
+                };
+                let group = replicate::Receivers::new(&forward, headers.destination, None);
+                self.replicate_to_vaps(now, group, frame, sink)
+            }
         }
     }
 
@@ -369,31 +408,26 @@ impl Datapath {
     /// Gives an untagged frame, out of a tunnel, to VAPs of its network.
     fn replicate_to_vaps(
         &mut self,
-        vni: Vni,
-        receivers: Receivers,
-        headers: &Headers,
+        now: Nanos,
+        mut group: replicate::Receivers,
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
-        let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
-        let (tables, destination) = (&self.tables, headers.destination);
-        let mut vaps = network
-            .vaps()
-            .iter()
-            .copied()
-            .filter(|vlan| receivers == Receivers::All || tables.takes(*vlan, destination));
-        let nobody = match receivers {
-            Receivers::Unknown => DropReason::SplitHorizon,
-            _ => DropReason::NoReceiver,
-        };
-        let mut last = vaps.next().ok_or(nobody)?;
-        let mut drops = Drops::default();
-        for vlan in vaps {
-            drops.note(replicate::emit_untagged(frame.bytes(), last, sink));
-            last = vlan;
+        let mut last = None;
+        while let Some(vlan) = group.next_vap(&self.tables) {
+            let admitted = self.admit_to_vap(now, vlan, frame.len());
+            if self.count(admitted)
+                && let Some(earlier) = last.replace(vlan)
+            {
+                let sent = replicate::emit_untagged(frame.bytes(), earlier, sink);
+                self.count(sent);
+            }
         }
-        drops.count(&mut self.counters);
-        self.deliver(frame, last)
+        match last {
+            Some(vlan) => self.deliver(frame, vlan),
+            None if group.is_nobody() => Err(group.nobody()),
+            None => Ok(Verdict::Done),
+        }
     }
 }
 
@@ -405,9 +439,10 @@ impl Datapath {
         frame: &mut Frame<'_>,
         vni: Vni,
         vtep: VtepIndex,
+        mark: Option<u8>,
     ) -> Result<Verdict, DropReason> {
         let entropy = trunk::entropy(frame.bytes());
-        let outer = self.outer_headers(frame.len(), entropy, vni, vtep)?;
+        let outer = self.outer_headers(frame.len(), entropy, vni, vtep, mark)?;
         let room = frame.push_front(outer.len()).ok_or(DropReason::NoBuffer)?;
         crate::wire::put(room, 0, &outer);
         Ok(Verdict::Send(Side::Uplink))
@@ -420,13 +455,18 @@ impl Datapath {
         entropy: u32,
         vni: Vni,
         vtep: VtepIndex,
+        mark: Option<u8>,
     ) -> Result<[u8; vxlan::OUTER_V4], DropReason> {
         let tunnel = self.underlay.tunnel(vtep)?;
         if length + vxlan::OVERHEAD_V4 > usize::from(self.config.uplink.mtu) {
             return Err(DropReason::TooBig);
         }
         let length = u16::try_from(length).map_err(|_| DropReason::TooBig)?;
-        Ok(tunnel.emit(vni, length, entropy))
+        let mut outer = tunnel.emit(vni, length, entropy);
+        if let Some(mark) = mark {
+            dscp::mark(&mut outer, ethernet::HEADER, mark);
+        }
+        Ok(outer)
     }
 
     /// Copies an untagged frame, in at most four parts, to a VTEP.
@@ -435,15 +475,53 @@ impl Datapath {
         inner: [&[u8]; PARTS],
         vni: Vni,
         vtep: VtepIndex,
+        mark: Option<u8>,
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
         let length = inner.iter().map(|part| part.len()).sum();
         // Pieces of a packet share the way of its first part: its addresses.
         let entropy = trunk::entropy(inner.first().copied().unwrap_or_default());
-        let outer = self.outer_headers(length, entropy, vni, vtep)?;
+        let outer = self.outer_headers(length, entropy, vni, vtep, mark)?;
         let parts: heapless::Vec<&[u8], 5> = core::iter::once(&outer[..]).chain(inner).collect();
         sink.emit(Side::Uplink, &parts, None)
             .map_err(|_| DropReason::NoBuffer)
+    }
+
+    /// What meters the frames that leave there; behind a tunnel, nothing here.
+    fn ingress_meter(&self, exit: Exit) -> Option<MeterIndex> {
+        match exit {
+            Exit::Vap(vlan) => self.tables.meter(vlan, Direction::Ingress),
+            Exit::Tunnel(_) => None,
+        }
+    }
+
+    /// Passes a frame of `length` bytes, without tag, through a meter.
+    fn admit_rate(
+        &mut self,
+        now: Nanos,
+        meter: Option<MeterIndex>,
+        length: usize,
+    ) -> Result<(), DropReason> {
+        let Some(meter) = meter else { return Ok(()) };
+        let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+        match self.tables.admit(meter, now, bytes) {
+            true => Ok(()),
+            false => Err(DropReason::RateLimit),
+        }
+    }
+
+    /// Whether a VAP may get a copy of `length` bytes, without tag.
+    fn admit_to_vap(&mut self, now: Nanos, vlan: Vlan, length: usize) -> Result<(), DropReason> {
+        let meter = self.tables.meter(vlan, Direction::Ingress);
+        self.admit_rate(now, meter, length)
+    }
+
+    /// Counts the drop of a copy; false if it was one.
+    fn count(&mut self, result: Result<(), DropReason>) -> bool {
+        if let Err(reason) = result {
+            self.counters.count_drop(reason);
+        }
+        result.is_ok()
     }
 
     /// `length` is that of the frame without its tag.

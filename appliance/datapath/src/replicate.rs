@@ -1,32 +1,78 @@
 //! Copies of a frame for several receivers.
 
-use nve_protocol::{DropReason, Vlan};
+use nve_protocol::{DropReason, Mac, Vlan, Vni};
 
-use crate::counters::Counters;
+use crate::forward::{self, Forward};
+use crate::tables::{Tables, VtepIndex};
 use crate::wire::ethernet;
 use crate::{Side, Sink, trunk};
 
-/// Drops of copies, counted when the tables are no longer borrowed.
-#[derive(Default)]
-pub(crate) struct Drops {
-    reasons: heapless::LinearMap<DropReason, u64, 8>,
+/// The receivers of a frame that has not exactly one, one after the other. The
+/// tables are only borrowed for each step, so that they can count and meter in
+/// between.
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    vni: Vni,
+    /// For whom, if only those VAPs are meant that may have the address.
+    station: Option<Mac>,
+    sender: Option<Vlan>,
+    vap: usize,
+    vtep: usize,
+    nobody: bool,
 }
 
-impl Drops {
-    pub(crate) fn note(&mut self, result: Result<(), DropReason>) {
-        let Err(reason) = result else { return };
-        match self.reasons.get_mut(&reason) {
-            Some(count) => *count += 1,
-            // Copies fail for fewer reasons than there are places.
-            None => drop(self.reasons.insert(reason, 1)),
+impl Receivers {
+    /// Of a frame to `destination` that `sender`, or a tunnel, sent.
+    pub(crate) fn new(forward: &Forward, destination: Mac, sender: Option<Vlan>) -> Receivers {
+        let destination = match &forward.routed {
+            Some(routed) => routed.rewrite.destination,
+            None => destination,
+        };
+        Receivers {
+            vni: forward.vni,
+            station: (forward.receivers != forward::Receivers::All).then_some(destination),
+            sender,
+            vap: 0,
+            vtep: 0,
+            nobody: true,
         }
     }
 
-    pub(crate) fn count(self, counters: &mut Counters) {
-        for (reason, count) in &self.reasons {
-            if let Some(counter) = counters.drops.get_mut(reason.index()) {
-                *counter += count;
-            }
+    /// The next VAP of this NVE.
+    pub(crate) fn next_vap(&mut self, tables: &Tables) -> Option<Vlan> {
+        let vaps = tables.network(self.vni)?.vaps();
+        let rest = vaps.get(self.vap..)?;
+        let meant = |vlan: &Vlan| {
+            Some(*vlan) != self.sender
+                && self
+                    .station
+                    .is_none_or(|station| tables.takes(*vlan, station))
+        };
+        let found = rest.iter().position(meant)?;
+        let vlan = *rest.get(found)?;
+        self.vap += found + 1;
+        self.nobody = false;
+        Some(vlan)
+    }
+
+    /// The next VTEP.
+    pub(crate) fn next_vtep(&mut self, tables: &Tables) -> Option<VtepIndex> {
+        let vtep = *tables.network(self.vni)?.vteps().get(self.vtep)?;
+        self.vtep += 1;
+        self.nobody = false;
+        Some(vtep)
+    }
+
+    /// Whether there was none so far.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.nobody
+    }
+
+    /// What it means that a frame out of a tunnel is for nobody here.
+    pub(crate) fn nobody(&self) -> DropReason {
+        match self.station {
+            Some(_) => DropReason::SplitHorizon,
+            None => DropReason::NoReceiver,
         }
     }
 }

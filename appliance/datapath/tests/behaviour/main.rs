@@ -3,6 +3,7 @@
 
 mod forwarding;
 mod hostile;
+mod qos;
 mod rig;
 mod routing;
 mod underlay;
