@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071), as a sum that can be carried on.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::DropReason;
 
@@ -42,6 +42,21 @@ impl Sum {
             .with(&destination.octets())
             .with(&[0, protocol])
             .with(&length.to_be_bytes())
+    }
+
+    /// Adds the IPv6 pseudo-header (RFC 8200, section 8.1). `length` is that of the
+    /// upper-layer packet, which fits 16 bits as no jumbograms are taken.
+    pub fn with_pseudo_v6(
+        self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        protocol: u8,
+        length: usize,
+    ) -> Self {
+        self.with(&source.octets())
+            .with(&destination.octets())
+            .with(&(length as u32).to_be_bytes())
+            .with(&[0, protocol])
     }
 
     /// The checksum: the complement of the folded sum.

@@ -12,34 +12,38 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Direction, Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Qos, Record, RouterId, TableDigest,
-    TableSizes, Vap, Vlan, Vni,
+    Address, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Qos,
+    Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
 };
 
 use crate::Nanos;
 use crate::groups::Groups;
 
+mod addresses;
+mod lists;
 mod macs;
 mod neighbors;
 mod networks;
-mod plain;
 mod qos;
 mod routers;
+mod services;
 mod vteps;
 
 #[cfg(test)]
 mod tests;
 
+use addresses::Addresses;
 pub(crate) use macs::{Fast, FastHasher};
 use macs::{LocalMacs, RemoteMacs};
 use neighbors::Neighbors;
 pub use networks::Network;
 use networks::Networks;
-use plain::Plain;
 pub use qos::MeterIndex;
 use qos::QosTable;
 pub use routers::Hop;
 use routers::Routers;
+pub use services::Services;
+use services::{AllServices, DhcpOptions};
 pub use vteps::VtepIndex;
 use vteps::Vteps;
 
@@ -71,7 +75,9 @@ pub struct Tables {
     routers: Routers,
     qos: QosTable,
     groups: Groups,
-    plain: Plain,
+    addresses: Addresses,
+    services: AllServices,
+    dhcp_options: DhcpOptions,
 }
 
 impl Tables {
@@ -90,7 +96,9 @@ impl Tables {
             routers: Routers::default(),
             qos: QosTable::default(),
             groups: Groups::default(),
-            plain: Plain::default(),
+            addresses: Addresses::default(),
+            services: AllServices::default(),
+            dhcp_options: DhcpOptions::default(),
         }
     }
 
@@ -128,7 +136,14 @@ impl Tables {
             Record::Rule(rule) => self.groups.put_rule(rule)?.map(Record::Rule),
             Record::Member(member) => self.groups.put_member(member)?.map(Record::Member),
             Record::Binding(binding) => self.groups.put_binding(binding)?.map(Record::Binding),
-            other => self.plain.put(other)?,
+            Record::Address(address) => self.put_address(address)?.map(Record::Address),
+            Record::DhcpOption(option) => self.dhcp_options.put(option)?.map(Record::DhcpOption),
+            Record::Network(nve_protocol::Network { vni, .. })
+            | Record::Subnet(nve_protocol::Subnet { vni, .. })
+            | Record::Dns(nve_protocol::Dns { vni, .. })
+            | Record::HostRoute(nve_protocol::HostRoute { vni, .. }) => {
+                self.services.put(*vni, record)?
+            }
         };
         match &replaced {
             Some(old) => self.digest.remove(old),
@@ -166,7 +181,23 @@ impl Tables {
             Key::Binding { vlan, group } => {
                 self.groups.delete_binding(vlan, group).map(Record::Binding)
             }
-            _ => self.plain.delete(key),
+            Key::Address { vlan, mac, prefix } => self
+                .addresses
+                .delete(vlan, mac, prefix)
+                .map(Record::Address),
+            Key::DhcpOption {
+                vlan,
+                family,
+                code,
+                part,
+            } => self
+                .dhcp_options
+                .delete(vlan, family, code, part)
+                .map(Record::DhcpOption),
+            Key::Network { vni }
+            | Key::Subnet { vni, .. }
+            | Key::Dns { vni, .. }
+            | Key::HostRoute { vni, .. } => self.services.delete(vni, key),
         }?;
         self.digest.remove(&removed);
         *self.sizes.get_mut(key.table()) -= 1;
@@ -191,7 +222,17 @@ impl Tables {
             Key::Rule { id } => self.groups.has_rule(id),
             Key::Member { group, prefix } => self.groups.has_member(group, &prefix),
             Key::Binding { vlan, group } => self.groups.has_binding(vlan, group),
-            _ => self.plain.contains(key),
+            Key::Address { vlan, mac, prefix } => self.addresses.contains(vlan, mac, prefix),
+            Key::DhcpOption {
+                vlan,
+                family,
+                code,
+                part,
+            } => self.dhcp_options.contains(vlan, family, code, part),
+            Key::Network { vni }
+            | Key::Subnet { vni, .. }
+            | Key::Dns { vni, .. }
+            | Key::HostRoute { vni, .. } => self.services.contains(vni, key),
         }
     }
 
@@ -247,14 +288,6 @@ impl Tables {
         self.networks.get(vni)
     }
 
-    /// Bytes of the largest IP packet in a network; no limit if it is not known.
-    pub fn mtu(&self, vni: Vni) -> u16 {
-        match self.plain.get(&Key::Network { vni }) {
-            Some(Record::Network(network)) => network.mtu,
-            _ => u16::MAX,
-        }
-    }
-
     /// The routers' interfaces on a network, by address.
     pub fn gateways(&self, vni: Vni) -> &[Gateway] {
         self.routers.gateways(vni)
@@ -292,6 +325,29 @@ impl Tables {
     #[inline]
     pub fn admit(&mut self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
         self.qos.admit(meter, now, bytes)
+    }
+
+    /// What a VAP may send from, by MAC address and prefix.
+    pub fn addresses(&self, vlan: Vlan) -> &[Address] {
+        self.addresses.get(vlan)
+    }
+
+    /// What the VMs of a network are told by DHCP and router advertisements.
+    pub fn services(&self, vni: Vni) -> Option<&Services> {
+        self.services.get(vni)
+    }
+
+    /// Bytes of the largest IP packet in a network; the most there can be if
+    /// none is known.
+    pub fn mtu(&self, vni: Vni) -> u16 {
+        self.services(vni)
+            .and_then(Services::mtu)
+            .unwrap_or(u16::MAX)
+    }
+
+    /// Pieces of a VAP's DHCP options, by code and part.
+    pub fn dhcp_options(&self, vlan: Vlan, family: Family) -> &[DhcpOption] {
+        self.dhcp_options.get(vlan, family)
     }
 
     /// The slot of a VTEP that some record names.
@@ -422,6 +478,11 @@ impl Tables {
     fn put_gateway(&mut self, gateway: &Gateway) -> Result<Option<Gateway>, TableError> {
         check_station(gateway.mac)?;
         self.routers.put_gateway(gateway)
+    }
+
+    fn put_address(&mut self, address: &Address) -> Result<Option<Address>, TableError> {
+        check_station(address.mac)?;
+        self.addresses.put(address)
     }
 
     fn delete_flood(&mut self, vni: Vni, vtep: IpAddr) -> Option<Flood> {

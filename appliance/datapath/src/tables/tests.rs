@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use nve_protocol::{Limit, Prefix, Route, Table};
+use nve_protocol::{Dns, HostRoute, Limit, OptionValue, Prefix, Route, Subnet, Table};
 
 use super::*;
 
@@ -84,6 +84,60 @@ fn record() -> impl Strategy<Value = Record> {
                 dscp,
             })
         ),
+        told(),
+    ]
+}
+
+/// Records that make what VMs may use and are told.
+fn told() -> impl Strategy<Value = Record> {
+    let vlan = || (1u16..4).prop_map(|id| Vlan::new(id).unwrap());
+    let prefix = || address().prop_map(|ip| Prefix::around(ip, 24).unwrap());
+    let family = prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
+    let value = any::<u8>().prop_map(|byte| OptionValue::new(&[byte]).unwrap());
+    prop_oneof![
+        (vlan(), mac(), prefix(), any::<bool>()).prop_map(|(vlan, mac, prefix, fixed)| {
+            Record::Address(Address {
+                vlan,
+                mac,
+                prefix,
+                fixed,
+            })
+        }),
+        (vni(), prefix(), any::<bool>()).prop_map(|(vni, prefix, dhcp)| {
+            Record::Subnet(Subnet {
+                vni,
+                prefix,
+                dhcp,
+                gateway: None,
+                ra_mode: None,
+                address_mode: None,
+            })
+        }),
+        (vni(), prefix(), 0u8..3, address()).prop_map(|(vni, subnet, index, server)| {
+            Record::Dns(Dns {
+                vni,
+                subnet,
+                index,
+                server,
+            })
+        }),
+        (vni(), prefix(), prefix(), address()).prop_map(|(vni, subnet, destination, next_hop)| {
+            Record::HostRoute(HostRoute {
+                vni,
+                subnet,
+                destination,
+                next_hop,
+            })
+        }),
+        (vlan(), family, 1u16..3, 0u8..3, value).prop_map(|(vlan, family, code, part, value)| {
+            Record::DhcpOption(DhcpOption {
+                vlan,
+                family,
+                code,
+                part,
+                value,
+            })
+        }),
     ]
 }
 
@@ -125,6 +179,34 @@ fn slow_hop(model: &BTreeMap<Key, Record>, id: RouterId, ip: IpAddr) -> Option<(
         .then_some((next_hop, prefix))
 }
 
+fn check_told(tables: &Tables, record: &Record) {
+    match record {
+        Record::Network(r) => assert_eq!(tables.mtu(r.vni), r.mtu),
+        Record::Address(r) => assert!(tables.addresses(r.vlan).contains(r)),
+        Record::Subnet(r) => {
+            let services = tables.services(r.vni).unwrap();
+            assert_eq!(services.subnet_of(r.prefix.address()), Some(r));
+        }
+        Record::Dns(r) => {
+            let dns = tables.services(r.vni).unwrap().dns(r.subnet);
+            assert!(dns.contains(r) && dns.is_sorted_by_key(|dns| dns.index));
+            assert!(dns.iter().all(|dns| dns.subnet == r.subnet));
+        }
+        Record::HostRoute(r) => {
+            let routes = tables.services(r.vni).unwrap().routes(r.subnet);
+            assert!(routes.contains(r));
+            assert!(routes.iter().all(|route| route.subnet == r.subnet));
+        }
+        Record::DhcpOption(r) => {
+            let options = tables.dhcp_options(r.vlan, r.family);
+            assert!(options.contains(r));
+            assert!(options.is_sorted_by_key(|option| (option.code, option.part)));
+            assert!(options.iter().all(|option| option.family == r.family));
+        }
+        _ => {}
+    }
+}
+
 fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
     assert_eq!(tables.digest(), model.values().collect());
     let mut named = Vec::new();
@@ -163,7 +245,7 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
                 let ingress = tables.meter(r.vlan, Direction::Ingress);
                 assert_eq!(ingress.is_some(), r.ingress.pps > 0);
             }
-            _ => {}
+            other => check_told(tables, other),
         }
     }
     for id in (0..3).map(|id| RouterId([id; 16])) {
@@ -207,6 +289,7 @@ proptest! {
         }
         assert_eq!(tables.digest(), TableDigest::default());
         assert!(tables.network(Vni::new(1).unwrap()).is_none());
+        assert!(tables.services(Vni::new(1).unwrap()).is_none());
     }
 }
 

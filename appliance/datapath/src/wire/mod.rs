@@ -6,8 +6,11 @@
 use nve_protocol::Mac;
 
 pub mod arp;
+pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod ethernet;
 pub mod ipv4;
+pub mod nd;
 pub mod vxlan;
 
 /// `N` bytes at `at`.
