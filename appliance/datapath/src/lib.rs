@@ -17,6 +17,7 @@ pub mod forward;
 mod fragment;
 pub mod frame;
 pub mod groups;
+pub mod icmp;
 pub mod meter;
 pub mod packet;
 mod pipeline;
