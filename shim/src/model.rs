@@ -125,6 +125,15 @@ pub struct Subnet {
     pub ipv6_address_mode: Option<Ipv6Mode>,
 }
 
+impl Subnet {
+    /// Whether stations make addresses of its prefix themselves (RFC 4862).
+    pub fn is_automatic(&self) -> bool {
+        let by_station =
+            |mode: Ipv6Mode| matches!(mode, Ipv6Mode::Slaac | Ipv6Mode::Dhcpv6Stateless);
+        self.ipv6_ra_mode.is_some_and(by_station) || self.ipv6_address_mode.is_some_and(by_station)
+    }
+}
+
 /// An address of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixedIp {
@@ -257,6 +266,22 @@ pub enum Ethertype {
     Ipv6,
 }
 
+impl Ethertype {
+    /// Whether an address or prefix whose `is_ipv4` is that is of this version.
+    pub const fn is(self, ipv4: bool) -> bool {
+        matches!(self, Ethertype::Ipv4) == ipv4
+    }
+}
+
+impl std::fmt::Display for Ethertype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ethertype::Ipv4 => "IPv4",
+            Ethertype::Ipv6 => "IPv6",
+        })
+    }
+}
+
 /// An IP protocol as a user named it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpProtocol {
@@ -350,6 +375,27 @@ pub enum QosAction {
         /// The code point, 0 to 63.
         dscp_mark: u8,
     },
+}
+
+impl QosAction {
+    /// Its kind, as Neutron calls it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            QosAction::BandwidthLimit { .. } => "bandwidth_limit",
+            QosAction::PacketRateLimit { .. } => "packet_rate_limit",
+            QosAction::DscpMarking { .. } => "dscp_marking",
+        }
+    }
+
+    /// Its kind and direction, of which a policy has one.
+    pub const fn way(&self) -> (&'static str, Direction) {
+        let direction = match self {
+            QosAction::BandwidthLimit { direction, .. }
+            | QosAction::PacketRateLimit { direction, .. } => *direction,
+            QosAction::DscpMarking { .. } => Direction::Egress,
+        };
+        (self.kind(), direction)
+    }
 }
 
 /// An NVE that may connect.

@@ -42,7 +42,8 @@ async fn create(controller: &Controller) -> Result<Network, TransactError> {
     let planner = controller.clone();
     controller
         .transact(move |state| {
-            let request = json!({"admin_state_up": true, "shared": false, "mtu": 0});
+            let request = json!({"admin_state_up": true, "shared": false, "mtu": 0,
+                "port_security_enabled": true});
             let request = serde_json::from_value(request).expect("a full request");
             Ok(network::create(state, planner.context(), request)?)
         })

@@ -8,10 +8,20 @@
 //! the paper for a port's `segmentation_id`.
 
 pub mod address;
+pub mod address_group;
+pub mod dhcp_option;
 mod error;
+pub mod fixed_ip;
+pub mod group;
+pub mod interface;
 pub mod network;
 pub mod nve;
 pub mod port;
+pub mod port_security;
+pub mod protocol;
+pub mod qos;
+pub mod router;
+pub mod rule;
 mod state;
 pub mod subnet;
 mod tag;
@@ -22,10 +32,11 @@ pub mod vtep;
 use std::ops::RangeInclusive;
 
 use nve_protocol::Mac;
+use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use error::IntentError;
+pub use error::{IntentError, QosError, RouterError, SecurityError};
 pub use state::State;
 
 use crate::model::{Common, Mutation};
@@ -113,7 +124,7 @@ pub fn plan_each<R, T, E>(
 }
 
 /// Attributes of [`Common`] that a creator may give.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct NewCommon {
     /// Name.
     #[serde(default)]
@@ -143,7 +154,7 @@ impl NewCommon {
 }
 
 /// Attributes of [`Common`] that an update may change.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct CommonChange {
     /// New name.
     pub name: Option<String>,
@@ -169,6 +180,15 @@ fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
+}
+
+/// Tells null (`Some(None)`) from absent (`None`).
+fn given<'de, D, T>(input: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(input).map(Some)
 }
 
 /// A random station address under the configured prefix.

@@ -4,7 +4,7 @@ use nve_protocol::Vni;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{CommonChange, Context, IntentError, NewCommon, Plan, State, set};
+use super::{CommonChange, Context, IntentError, NewCommon, Plan, State, given, group, qos, set};
 use crate::model::{Mutation, Network};
 
 /// The least that IPv4 requires of a link (RFC 791, section 3.2).
@@ -25,6 +25,13 @@ pub struct NewNetwork {
     /// VNI; allocated if absent.
     #[serde(rename = "provider:segmentation_id")]
     pub vni: Option<Vni>,
+    /// What its ports have unless they say otherwise.
+    pub port_security_enabled: bool,
+    /// QoS policy; the project's default if absent.
+    pub qos_policy_id: Option<Uuid>,
+    /// Domain of its ports' names.
+    #[serde(default)]
+    pub dns_domain: String,
 }
 
 /// A change of a network; absent is unchanged.
@@ -39,9 +46,16 @@ pub struct NetworkChange {
     pub shared: Option<bool>,
     /// Bytes of an IP packet; 0 for what the underlay leaves.
     pub mtu: Option<u16>,
+    /// What new ports have unless they say otherwise.
+    pub port_security_enabled: Option<bool>,
+    /// QoS policy, or none if null.
+    #[serde(default, deserialize_with = "given")]
+    pub qos_policy_id: Option<Option<Uuid>>,
+    /// Domain of its ports' names.
+    pub dns_domain: Option<String>,
 }
 
-/// Plans a new network.
+/// Plans a new network, and its project's default security group if there is none yet.
 pub fn create(
     state: &State,
     context: Context<'_>,
@@ -54,17 +68,28 @@ pub fn create(
         Some(vni) => vni,
         None => free_vni(state, context)?,
     };
+    let project = &request.common.project_id;
+    let qos_policy_id =
+        qos::existing(state, request.qos_policy_id)?.or_else(|| qos::default_of(state, project));
+    let mut mutations = match project.is_empty() {
+        true => Vec::new(),
+        false => group::default_of(state, context, project).1,
+    };
     let network = Network {
         common: request.common.create(context.now),
         admin_state_up: request.admin_state_up,
         shared: request.shared,
         mtu: check_mtu(context, request.mtu)?,
         vni,
-        port_security_enabled: true,
-        qos_policy_id: None,
-        dns_domain: String::new(),
+        port_security_enabled: request.port_security_enabled,
+        qos_policy_id,
+        dns_domain: request.dns_domain,
     };
-    Ok(Plan::one(Mutation::PutNetwork(network.clone()), network))
+    mutations.push(Mutation::PutNetwork(network.clone()));
+    Ok(Plan {
+        mutations,
+        result: network,
+    })
 }
 
 /// Plans a change of a network.
@@ -79,6 +104,14 @@ pub fn update(
     set(&mut network.shared, change.shared);
     if let Some(mtu) = change.mtu {
         network.mtu = check_mtu(context, mtu)?;
+    }
+    set(
+        &mut network.port_security_enabled,
+        change.port_security_enabled,
+    );
+    set(&mut network.dns_domain, change.dns_domain);
+    if let Some(policy) = change.qos_policy_id {
+        network.qos_policy_id = qos::existing(state, policy)?;
     }
     change.common.apply(&mut network.common, context.now);
     Ok(Plan::one(Mutation::PutNetwork(network.clone()), network))

@@ -1,30 +1,22 @@
-//! Plans changes of ports: MAC address, fixed IPs, binding and VLAN tag.
-
-use std::net::IpAddr;
+//! Plans changes of ports: MAC address, binding, VLAN tag and what else they have.
 
 use nve_protocol::{Mac, Vlan};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::dhcp_option::{self, OptionRequest};
+use super::fixed_ip::{self, FixedIpRequest};
+use super::port_security::{self, SecurityRequest};
 use super::{
-    CommonChange, Context, IntentError, NewCommon, Plan, State, address, generate_mac, network,
-    set, tag,
+    CommonChange, Context, IntentError, NewCommon, Plan, RouterError, State, generate_mac, given,
+    network, qos, set, tag,
 };
-use crate::model::{FixedIp, Mutation, Port, Subnet};
+use crate::model::{Mutation, Port, ROUTER_INTERFACE};
 
-/// As Neutron's `max_fixed_ips_per_port`.
-pub const MAX_FIXED_IPS: usize = 5;
+pub use super::fixed_ip::MAX_FIXED_IPS;
+
 /// As Neutron's `mac_generation_retries`.
 const MAC_RETRIES: usize = 16;
-
-/// One element of `fixed_ips` as asked for: a subnet, an address, or both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct FixedIpRequest {
-    /// Subnet to take the address from.
-    pub subnet_id: Option<Uuid>,
-    /// The very address.
-    pub ip_address: Option<IpAddr>,
-}
 
 /// A port to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -49,6 +41,17 @@ pub struct NewPort {
     pub host: String,
     /// VLAN tag; chosen if absent.
     pub segmentation_id: Option<Vlan>,
+    /// Security groups and what else it may send.
+    #[serde(flatten)]
+    pub security: SecurityRequest,
+    /// DHCP options of its own.
+    #[serde(default)]
+    pub extra_dhcp_opts: Vec<OptionRequest>,
+    /// QoS policy of its own.
+    pub qos_policy_id: Option<Uuid>,
+    /// Host name for DHCP.
+    #[serde(default)]
+    pub dns_name: String,
 }
 
 /// A change of a port; absent is unchanged.
@@ -72,6 +75,17 @@ pub struct PortChange {
     pub host: Option<String>,
     /// VLAN tag.
     pub segmentation_id: Option<Vlan>,
+    /// Security groups and what else it may send.
+    #[serde(flatten)]
+    pub security: SecurityRequest,
+    /// DHCP options to be set, or removed if they have no value; others stay.
+    #[serde(default)]
+    pub extra_dhcp_opts: Vec<OptionRequest>,
+    /// QoS policy of its own, or none if null.
+    #[serde(default, deserialize_with = "given")]
+    pub qos_policy_id: Option<Option<Uuid>>,
+    /// Host name for DHCP.
+    pub dns_name: Option<String>,
 }
 
 /// Plans a new port.
@@ -82,17 +96,15 @@ pub fn create(
 ) -> Result<Plan<Port>, IntentError> {
     let network_id = request.network_id;
     network::find(state, network_id)?;
+    check_owner(&request.device_owner)?;
     let common = request.common.create(context.now);
     let mac_address = match request.mac_address {
         Some(mac) => check_mac(state, network_id, mac)?,
         None => free_mac(state, context, network_id)?,
     };
-    let fixed_ips = match request.fixed_ips {
-        Some(requests) => fixed_ips(state, network_id, None, &requests)?,
-        None => default_ips(state, network_id)?,
-    };
+    let fixed_ips = fixed_ip::first(state, network_id, mac_address, request.fixed_ips.as_deref())?;
     let segmentation_id = tag::choose(state, common.id, &request.host, request.segmentation_id)?;
-    let port = Port {
+    let mut port = Port {
         common,
         network_id,
         admin_state_up: request.admin_state_up,
@@ -105,11 +117,16 @@ pub fn create(
         port_security_enabled: false,
         security_groups: Vec::new(),
         allowed_address_pairs: Vec::new(),
-        extra_dhcp_opts: Vec::new(),
-        qos_policy_id: None,
-        dns_name: String::new(),
+        extra_dhcp_opts: dhcp_option::merged(&[], request.extra_dhcp_opts)?,
+        qos_policy_id: qos::existing(state, request.qos_policy_id)?,
+        dns_name: request.dns_name,
     };
-    Ok(Plan::one(Mutation::PutPort(port.clone()), port))
+    let mut mutations = port_security::first(state, context, &mut port, request.security)?;
+    mutations.push(Mutation::PutPort(port.clone()));
+    Ok(Plan {
+        mutations,
+        result: port,
+    })
 }
 
 /// Plans a change of a port.
@@ -120,21 +137,31 @@ pub fn update(
     change: PortChange,
 ) -> Result<Plan<Port>, IntentError> {
     let old = find(state, id)?;
+    match old.router() {
+        Some(_) => check_interface(old, &change)?,
+        None => check_owner(change.device_owner.as_deref().unwrap_or_default())?,
+    }
     let mut port = old.clone();
     set(&mut port.admin_state_up, change.admin_state_up);
     set(&mut port.device_id, change.device_id);
     set(&mut port.device_owner, change.device_owner);
     set(&mut port.binding_host_id, change.host);
+    set(&mut port.dns_name, change.dns_name);
     if let Some(mac) = change.mac_address.filter(|mac| *mac != old.mac_address) {
         check_unbound(old, mac)?;
         port.mac_address = check_mac(state, port.network_id, mac)?;
     }
-    if let Some(requests) = change.fixed_ips {
-        port.fixed_ips = fixed_ips(state, port.network_id, Some(old), &requests)?;
+    if old.router().is_none() {
+        port.fixed_ips = fixed_ip::next(state, old, port.mac_address, change.fixed_ips.as_deref())?;
     }
     if let Some(wanted) = change.segmentation_id.or(old.segmentation_id) {
         let tag = tag::choose(state, id, &port.binding_host_id, Some(wanted))?;
         port.segmentation_id = Some(tag);
+    }
+    port_security::next(state, &mut port, change.security)?;
+    port.extra_dhcp_opts = dhcp_option::merged(&old.extra_dhcp_opts, change.extra_dhcp_opts)?;
+    if let Some(policy) = change.qos_policy_id {
+        port.qos_policy_id = qos::existing(state, policy)?;
     }
     change.common.apply(&mut port.common, context.now);
     Ok(Plan::one(Mutation::PutPort(port.clone()), port))
@@ -142,7 +169,10 @@ pub fn update(
 
 /// Plans the end of a port.
 pub fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
-    find(state, id)?;
+    let port = find(state, id)?;
+    if port.router().is_some_and(|id| state.router(id).is_some()) {
+        return Err(RouterError::InterfaceDeleted(id).into());
+    }
     Ok(Plan::one(Mutation::DeletePort(id), ()))
 }
 
@@ -153,6 +183,38 @@ pub fn find(state: &State, id: Uuid) -> Result<&Port, IntentError> {
 
 fn invalid(reason: impl Into<String>) -> IntentError {
     IntentError::InvalidInput(reason.into())
+}
+
+/// Only a router makes its interfaces.
+fn check_owner(device_owner: &str) -> Result<(), IntentError> {
+    match device_owner == ROUTER_INTERFACE {
+        true => Err(invalid(format!(
+            "device_owner {ROUTER_INTERFACE} is set by add_router_interface only"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// What makes a port a router's interface changes through the router.
+fn check_interface(port: &Port, change: &PortChange) -> Result<(), IntentError> {
+    let same = |change: &Option<String>, value: &str| change.as_deref().is_none_or(|c| c == value);
+    let attribute = if !same(&change.device_id, &port.device_id) {
+        "device_id"
+    } else if !same(&change.device_owner, &port.device_owner) {
+        "device_owner"
+    } else if !same(&change.host, "") {
+        "binding:host_id"
+    } else if change.fixed_ips.is_some() {
+        "fixed_ips"
+    } else if change.segmentation_id.is_some() {
+        "segmentation_id"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(format!(
+        "{attribute} of port {} cannot change: it is a router's interface",
+        port.common.id
+    )))
 }
 
 /// A VM keeps the MAC address that its host gave it, so a bound port's is fixed.
@@ -177,142 +239,14 @@ fn check_mac(state: &State, network: Uuid, mac: Mac) -> Result<Mac, IntentError>
     }
 }
 
-fn free_mac(state: &State, context: Context<'_>, network: Uuid) -> Result<Mac, IntentError> {
+/// A MAC address that no port of the network has.
+pub(super) fn free_mac(
+    state: &State,
+    context: Context<'_>,
+    network: Uuid,
+) -> Result<Mac, IntentError> {
     std::iter::repeat_with(|| generate_mac(context.settings.base_mac))
         .take(MAC_RETRIES)
         .find(|mac| check_mac(state, network, *mac).is_ok())
         .ok_or(IntentError::MacGeneration(network))
-}
-
-/// One address per IP version, from the first subnet of that version that has one
-/// left.
-fn default_ips(state: &State, network: Uuid) -> Result<Vec<FixedIp>, IntentError> {
-    let mut chosen = Vec::new();
-    for ipv4 in [true, false] {
-        let mut candidates = state
-            .subnets_of(network)
-            .filter(|s| s.cidr.network().is_ipv4() == ipv4)
-            .peekable();
-        if candidates.peek().is_none() {
-            continue;
-        }
-        let fixed_ip = candidates
-            .find_map(|subnet| {
-                let ip_address = address::allocate(state, subnet, &[])?;
-                Some(FixedIp {
-                    subnet_id: subnet.common.id,
-                    ip_address,
-                })
-            })
-            .ok_or(IntentError::NoAddressLeft(network))?;
-        chosen.push(fixed_ip);
-    }
-    Ok(chosen)
-}
-
-/// Addresses for what is asked, in the order asked. Exact addresses are settled
-/// first, so that none of them is handed out for another element. `old` is the port
-/// as it is, whose addresses are free to itself and are kept where they fit.
-fn fixed_ips(
-    state: &State,
-    network: Uuid,
-    old: Option<&Port>,
-    requests: &[FixedIpRequest],
-) -> Result<Vec<FixedIp>, IntentError> {
-    if requests.len() > MAX_FIXED_IPS {
-        return Err(invalid("Exceeded maximum amount of fixed ips per port"));
-    }
-    let mut chosen: Vec<Option<FixedIp>> = Vec::with_capacity(requests.len());
-    for request in requests {
-        let exact = match request.ip_address {
-            Some(address) => Some(exact_ip(state, network, old, request.subnet_id, address)?),
-            None => None,
-        };
-        if let Some(ip) = exact.filter(|ip| chosen.contains(&Some(*ip))) {
-            return Err(IntentError::AddressAllocated {
-                address: ip.ip_address,
-                subnet: ip.subnet_id,
-            });
-        }
-        chosen.push(exact);
-    }
-    for (at, request) in requests.iter().enumerate() {
-        if chosen[at].is_none() {
-            chosen[at] = Some(any_ip(state, network, old, request.subnet_id, &chosen)?);
-        }
-    }
-    Ok(chosen.into_iter().flatten().collect())
-}
-
-fn exact_ip(
-    state: &State,
-    network: Uuid,
-    old: Option<&Port>,
-    subnet_id: Option<Uuid>,
-    ip_address: IpAddr,
-) -> Result<FixedIp, IntentError> {
-    let usable = |s: &&Subnet| address::usable(s.cidr).contains(ip_address);
-    let subnet = match subnet_id {
-        Some(id) => Some(subnet_of(state, network, id)?)
-            .filter(usable)
-            .ok_or(IntentError::AddressNotOfSubnet(ip_address))?,
-        None => state
-            .subnets_of(network)
-            .find(usable)
-            .ok_or(IntentError::AddressNotOfNetwork(ip_address))?,
-    };
-    let subnet_id = subnet.common.id;
-    let holder = state.port_by_address(subnet_id, ip_address);
-    if holder.is_some_and(|h| old.is_none_or(|o| o.common.id != h.common.id)) {
-        return Err(IntentError::AddressAllocated {
-            address: ip_address,
-            subnet: subnet_id,
-        });
-    }
-    Ok(FixedIp {
-        subnet_id,
-        ip_address,
-    })
-}
-
-fn any_ip(
-    state: &State,
-    network: Uuid,
-    old: Option<&Port>,
-    subnet_id: Option<Uuid>,
-    chosen: &[Option<FixedIp>],
-) -> Result<FixedIp, IntentError> {
-    let subnet_id =
-        subnet_id.ok_or_else(|| invalid("IP allocation requires subnet_id or ip_address"))?;
-    let subnet = subnet_of(state, network, subnet_id)?;
-    let kept = old
-        .into_iter()
-        .flat_map(|port| &port.fixed_ips)
-        .find(|ip| ip.subnet_id == subnet_id && !chosen.contains(&Some(**ip)));
-    if let Some(kept) = kept {
-        return Ok(*kept);
-    }
-    let taken: Vec<IpAddr> = chosen
-        .iter()
-        .flatten()
-        .filter(|ip| ip.subnet_id == subnet_id)
-        .map(|ip| ip.ip_address)
-        .collect();
-    let ip_address =
-        address::allocate(state, subnet, &taken).ok_or(IntentError::NoAddressLeft(network))?;
-    Ok(FixedIp {
-        subnet_id,
-        ip_address,
-    })
-}
-
-fn subnet_of(state: &State, network: Uuid, id: Uuid) -> Result<&Subnet, IntentError> {
-    state
-        .subnet(id)
-        .filter(|subnet| subnet.network_id == network)
-        .ok_or_else(|| {
-            invalid(format!(
-                "fixed_ips names subnet {id}, which network {network} does not have"
-            ))
-        })
 }

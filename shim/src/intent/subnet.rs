@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{CommonChange, Context, IntentError, NewCommon, Plan, State, address, network, set};
-use crate::model::{AllocationPool, HostRoute, Mutation, Subnet};
+use super::{
+    CommonChange, Context, IntentError, NewCommon, Plan, State, address, fixed_ip, given, network,
+    revise, set,
+};
+use crate::model::{AllocationPool, HostRoute, Ipv6Mode, Mutation, Port, Subnet};
 
 /// As Neutron's `max_dns_nameservers`.
 pub const MAX_NAMESERVERS: usize = 5;
@@ -39,6 +42,10 @@ pub struct NewSubnet {
     pub dns_nameservers: Vec<IpAddr>,
     /// Routes for DHCP.
     pub host_routes: Vec<HostRoute>,
+    /// What router advertisements say.
+    pub ipv6_ra_mode: Option<Ipv6Mode>,
+    /// How its ports get their addresses.
+    pub ipv6_address_mode: Option<Ipv6Mode>,
 }
 
 /// A change of a subnet; absent is unchanged.
@@ -58,15 +65,6 @@ pub struct SubnetChange {
     pub dns_nameservers: Option<Vec<IpAddr>>,
     /// Routes for DHCP.
     pub host_routes: Option<Vec<HostRoute>>,
-}
-
-/// Tells null (`Some(None)`) from absent (`None`).
-fn given<'de, D, T>(input: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(input).map(Some)
 }
 
 /// Plans a new subnet.
@@ -94,11 +92,18 @@ pub fn create(
         allocation_pools,
         dns_nameservers: request.dns_nameservers,
         host_routes: request.host_routes,
-        ipv6_ra_mode: None,
-        ipv6_address_mode: None,
+        ipv6_ra_mode: request.ipv6_ra_mode,
+        ipv6_address_mode: request.ipv6_address_mode,
     };
     check(&subnet)?;
-    Ok(Plan::one(Mutation::PutSubnet(subnet.clone()), subnet))
+    let mut mutations = vec![Mutation::PutSubnet(subnet.clone())];
+    if subnet.is_automatic() {
+        mutations.extend(give_addresses(state, context, &subnet));
+    }
+    Ok(Plan {
+        mutations,
+        result: subnet,
+    })
 }
 
 /// Plans a change of a subnet.
@@ -122,14 +127,44 @@ pub fn update(
     Ok(Plan::one(Mutation::PutSubnet(subnet.clone()), subnet))
 }
 
-/// Plans the end of a subnet.
-pub fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
+/// Plans the end of a subnet; addresses that stations made themselves go with it.
+pub fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
     let subnet = find(state, id)?;
     let (first, last) = (subnet.cidr.network(), subnet.cidr.broadcast());
-    if state.addresses(id, first, last).next().is_some() {
-        return Err(IntentError::SubnetInUse(id));
+    let mut mutations = Vec::new();
+    for address in state.addresses(id, first, last) {
+        let holder = state.port_by_address(id, address);
+        let Some(port) = holder.filter(|p| subnet.is_automatic() && p.router().is_none()) else {
+            return Err(IntentError::SubnetInUse(id));
+        };
+        let mut port = port.clone();
+        port.fixed_ips.retain(|ip| ip.subnet_id != id);
+        revise(&mut port.common, context.now);
+        mutations.push(Mutation::PutPort(port));
     }
-    Ok(Plan::one(Mutation::DeleteSubnet(id), ()))
+    mutations.push(Mutation::DeleteSubnet(id));
+    Ok(Plan {
+        mutations,
+        result: (),
+    })
+}
+
+/// The stations of the network make addresses of a new prefix.
+fn give_addresses(
+    state: &State,
+    context: Context<'_>,
+    subnet: &Subnet,
+) -> impl Iterator<Item = Mutation> {
+    let stations = state
+        .ports_of(subnet.network_id)
+        .filter(|port| port.router().is_none());
+    stations.map(move |port| {
+        let mut port = Port::clone(port);
+        let ip = fixed_ip::automatic(subnet, port.mac_address);
+        port.fixed_ips.push(ip);
+        revise(&mut port.common, context.now);
+        Mutation::PutPort(port)
+    })
 }
 
 /// The subnet, or the refusal that names it.
@@ -191,6 +226,7 @@ fn check(subnet: &Subnet) -> Result<(), IntentError> {
         )));
     }
     let ipv4 = subnet.cidr.network().is_ipv4();
+    check_ipv6_modes(subnet)?;
     let foreign =
         |r: &&HostRoute| r.destination.network().is_ipv4() != ipv4 || r.nexthop.is_ipv4() != ipv4;
     match subnet.host_routes.iter().find(foreign) {
@@ -200,6 +236,37 @@ fn check(subnet: &Subnet) -> Result<(), IntentError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// RFC 4862, section 5.5.3: prefix and EUI-64 have 128 bits together.
+fn check_ipv6_modes(subnet: &Subnet) -> Result<(), IntentError> {
+    let (ra_mode, address_mode) = (subnet.ipv6_ra_mode, subnet.ipv6_address_mode);
+    if ra_mode.or(address_mode).is_none() {
+        return Ok(());
+    }
+    if subnet.cidr.network().is_ipv4() {
+        return Err(invalid(
+            "ipv6_ra_mode and ipv6_address_mode are for subnets of IP version 6",
+        ));
+    }
+    if !subnet.enable_dhcp {
+        return Err(invalid(
+            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False",
+        ));
+    }
+    if ra_mode.is_some() && address_mode.is_some() && ra_mode != address_mode {
+        return Err(invalid(
+            "if both ipv6_ra_mode and ipv6_address_mode are set, they must be the same value",
+        ));
+    }
+    if subnet.is_automatic() && subnet.cidr.prefix_len() != 64 {
+        return Err(invalid(format!(
+            "Invalid CIDR {} for IPv6 address mode. The EUI-64 address format requires the \
+             prefix to be /64",
+            subnet.cidr
+        )));
+    }
+    Ok(())
 }
 
 /// A gateway is a usable address of the prefix, or link-local (RFC 4861).
@@ -212,19 +279,25 @@ fn check_gateway(cidr: IpNet, gateway: IpAddr) -> Result<(), IntentError> {
     Err(invalid("Gateway is not valid on subnet"))
 }
 
+/// The gateway neither leaves a router's interface nor goes to another port.
 fn check_gateway_unused(
     state: &State,
     subnet: &Subnet,
     gateway: Option<IpAddr>,
 ) -> Result<(), IntentError> {
-    let Some(gateway) = gateway.filter(|g| subnet.gateway_ip != Some(*g)) else {
+    if gateway == subnet.gateway_ip {
         return Ok(());
-    };
-    match state.port_by_address(subnet.common.id, gateway) {
-        Some(port) => Err(IntentError::GatewayInUse {
-            gateway,
-            port: port.common.id,
-        }),
-        None => Ok(()),
     }
+    let current = subnet.gateway_ip.map(|address| (address, true));
+    let wanted = gateway.map(|address| (address, false));
+    for (gateway, of_router) in [current, wanted].into_iter().flatten() {
+        let holder = state.port_by_address(subnet.common.id, gateway);
+        if let Some(port) = holder.filter(|port| port.router().is_some() == of_router) {
+            return Err(IntentError::GatewayInUse {
+                gateway,
+                port: port.common.id,
+            });
+        }
+    }
+    Ok(())
 }

@@ -4,8 +4,14 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Context, IntentError, Plan, Settings, State, network, port, subnet};
-use crate::model::{Network, Port, Subnet};
+use super::interface::{self, Interface};
+use super::{
+    Context, IntentError, Plan, Settings, State, address_group, group, network, port, qos, router,
+    rule, subnet,
+};
+use crate::model::{
+    AddressGroup, Network, Port, QosPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
+};
 
 /// Applies plans to a state, as the controller does.
 #[derive(Default)]
@@ -32,7 +38,8 @@ impl Bench {
 
     pub fn network(&mut self, with: Value) -> Result<Network, IntentError> {
         let request = merged(
-            json!({"admin_state_up": true, "shared": false, "mtu": 0}),
+            json!({"admin_state_up": true, "shared": false, "mtu": 0,
+                "port_security_enabled": true}),
             with,
         );
         self.carry_out(|s, c| network::create(s, c, serde_json::from_value(request).unwrap()))
@@ -65,6 +72,52 @@ impl Bench {
         });
         let request = serde_json::from_value(merged(request, with)).unwrap();
         self.carry_out(|s, c| port::create(s, c, request))
+    }
+
+    pub fn router(&mut self, with: Value) -> Result<Router, IntentError> {
+        let request = json!({"admin_state_up": true, "distributed": false, "ha": false});
+        let request = serde_json::from_value(merged(request, with)).unwrap();
+        self.carry_out(|_, c| router::create(c, request))
+    }
+
+    pub fn change_router(&mut self, id: Uuid, change: Value) -> Result<Router, IntentError> {
+        let change = serde_json::from_value(change).unwrap();
+        self.carry_out(|s, c| router::update(s, c, id, change))
+    }
+
+    /// Adds an interface, by `subnet_id` or `port_id`.
+    pub fn attach(&mut self, router: Uuid, which: Value) -> Result<Interface, IntentError> {
+        let request = serde_json::from_value(which).unwrap();
+        self.carry_out(|s, c| interface::add(s, c, router, request))
+    }
+
+    /// Removes an interface, by `subnet_id` or `port_id` or both.
+    pub fn detach(&mut self, router: Uuid, which: Value) -> Result<Interface, IntentError> {
+        let request = serde_json::from_value(which).unwrap();
+        self.carry_out(|s, c| interface::remove(s, c, router, request))
+    }
+
+    pub fn group(&mut self, with: Value) -> Result<SecurityGroup, IntentError> {
+        let request = merged(json!({"stateful": true}), with);
+        self.carry_out(|s, c| group::create(s, c, serde_json::from_value(request).unwrap()))
+    }
+
+    /// An ingress rule for IPv4, unless `with` says otherwise.
+    pub fn rule(&mut self, group: Uuid, with: Value) -> Result<SecurityGroupRule, IntentError> {
+        let request =
+            json!({"security_group_id": group, "direction": "ingress", "ethertype": "IPv4"});
+        let request = serde_json::from_value(merged(request, with)).unwrap();
+        self.carry_out(|s, c| rule::create(s, c, request))
+    }
+
+    pub fn address_group(&mut self, addresses: Value) -> Result<AddressGroup, IntentError> {
+        let request = serde_json::from_value(json!({"addresses": addresses})).unwrap();
+        self.carry_out(|_, c| address_group::create(c, request))
+    }
+
+    pub fn policy(&mut self, with: Value) -> Result<QosPolicy, IntentError> {
+        let request = merged(json!({"shared": false, "is_default": false}), with);
+        self.carry_out(|s, c| qos::create(s, c, serde_json::from_value(request).unwrap()))
     }
 
     pub fn change_port(&mut self, id: Uuid, change: Value) -> Result<Port, IntentError> {

@@ -1,5 +1,10 @@
+mod automatic;
 mod networks;
 mod nves;
+mod port_security;
 mod ports;
+mod qos;
+mod routers;
+mod security;
 mod state;
 mod subnets;

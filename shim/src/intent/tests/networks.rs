@@ -45,7 +45,9 @@ fn the_mtu_is_what_the_underlay_leaves_at_most() {
 #[test]
 fn a_network_with_ports_stays_and_one_with_subnets_takes_them_along() {
     let mut bench = Bench::default();
-    let net = bench.network(json!({})).unwrap();
+    let net = bench
+        .network(json!({"port_security_enabled": false}))
+        .unwrap();
     bench.subnet(&net, "10.0.0.0/24", json!({})).unwrap();
     let port = bench.port(&net, json!({})).unwrap();
     let id = net.common.id;

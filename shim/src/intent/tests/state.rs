@@ -74,7 +74,7 @@ fn take(bench: &mut Bench, step: Step) -> Option<()> {
         }
         Step::DeleteSubnet(n) => {
             let id = nth(subnets, n)?;
-            drop(bench.carry_out(|s, _| subnet::delete(s, id)));
+            drop(bench.carry_out(|s, c| subnet::delete(s, c, id)));
         }
         Step::DeletePort(n) => {
             let id = nth(ports, n)?;

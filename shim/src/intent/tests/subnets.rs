@@ -163,12 +163,12 @@ fn a_subnet_in_use_stays() {
         .common
         .id;
     let port = bench.port(&net, json!({})).unwrap();
-    let refused = bench.carry_out(|s, _| subnet::delete(s, id));
+    let refused = bench.carry_out(|s, c| subnet::delete(s, c, id));
     assert_eq!(refused, Err(IntentError::SubnetInUse(id)));
     bench
         .change_port(port.common.id, json!({"fixed_ips": []}))
         .unwrap();
-    bench.carry_out(|s, _| subnet::delete(s, id)).unwrap();
+    bench.carry_out(|s, c| subnet::delete(s, c, id)).unwrap();
 }
 
 #[test]

@@ -53,12 +53,26 @@ pub enum Kind {
     Bool,
     /// An integer within bounds.
     Integer(i64, i64),
+    /// An integer whose bounds the planner checks.
+    AnyInteger,
+    /// One of these integers.
+    IntegerOf(&'static [i64]),
+    /// A text, or a number that stands for its digits.
+    TextOrNumber,
     /// An Ethernet address.
     Mac,
     /// An IP address.
     Ip,
     /// An IP prefix.
     Cidr,
+    /// An IP prefix without host bits.
+    Prefix,
+    /// The same, or an IP address, which stands for the prefix of it alone.
+    AddressOrPrefix,
+    /// A DNS name, relative or with a dot at its end, or the empty text.
+    DnsName,
+    /// A DNS name with a dot at its end, or the empty text.
+    DnsDomain,
     /// A point in time.
     Time,
     /// One of these texts.
@@ -71,6 +85,10 @@ pub enum Kind {
     Record(&'static [Field]),
     /// A list of at most so many.
     List(&'static Kind, usize),
+    /// The same, or null, which means the empty list.
+    ListOrNull(&'static Kind, usize),
+    /// What that schema of the OpenAPI document describes; shown only.
+    Shown(&'static str),
     /// The same, or null.
     Nullable(&'static Kind),
     /// The same, or null, which means the empty text.
@@ -89,6 +107,17 @@ pub struct Field {
 }
 
 impl Attribute {
+    /// An attribute that is not given at creation and can change.
+    pub const fn changeable(name: &'static str, kind: Kind, doc: &'static str) -> Attribute {
+        Attribute {
+            name,
+            kind,
+            post: Post::Refused,
+            put: true,
+            doc,
+        }
+    }
+
     /// An attribute that only the shim sets.
     pub const fn read_only(name: &'static str, kind: Kind, doc: &'static str) -> Attribute {
         Attribute {
@@ -218,18 +247,27 @@ impl Kind {
             Kind::Mac => mac(value),
             Kind::Ip => parsed::<IpAddr>(value, "a valid IP address"),
             Kind::Cidr => parsed::<IpNet>(value, "a valid IP subnet"),
+            Kind::Prefix => prefix(value),
+            Kind::AddressOrPrefix => address_or_prefix(value),
+            Kind::DnsName => dns_name(value),
+            Kind::DnsDomain => dns_domain(value),
             Kind::Time => text(value, usize::MAX),
             Kind::Text(max) => text(value, max),
             Kind::TextOrNull(_) if value.is_null() => Ok(json!("")),
             Kind::TextOrNull(max) => text(value, max),
             Kind::Bool => boolean(value),
             Kind::Integer(min, max) => integer(value, min, max),
+            Kind::AnyInteger => integer(value, i64::MIN, i64::MAX),
+            Kind::IntegerOf(choices) => integer_of(value, choices),
+            Kind::TextOrNumber => text_or_number(value),
             Kind::Choice(choices) => choice(value, choices),
             Kind::Null if value.is_null() => Ok(Value::Null),
             Kind::Null => Err(format!("{} is not supported", shown(value))),
             Kind::EmptyObject => empty_object(value),
             Kind::Record(fields) => record(value, fields),
-            Kind::List(of, max) => list(value, of, max),
+            Kind::ListOrNull(..) if value.is_null() => Ok(json!([])),
+            Kind::List(of, max) | Kind::ListOrNull(of, max) => list(value, of, max),
+            Kind::Shown(_) => Err(format!("{} is not supported", shown(value))),
             Kind::Nullable(_) if value.is_null() => Ok(Value::Null),
             Kind::Nullable(kind) => kind.convert(value),
         }
@@ -241,7 +279,17 @@ impl Kind {
             Kind::Uuid => json!({"type": "string", "format": "uuid"}),
             Kind::Mac => json!({"type": "string", "examples": ["fa:16:3e:00:00:01"]}),
             Kind::Ip => json!({"type": "string", "examples": ["10.0.0.2", "fd00::2"]}),
-            Kind::Cidr => json!({"type": "string", "examples": ["10.0.0.0/24", "fd00::/64"]}),
+            Kind::AnyInteger => json!({"type": "integer"}),
+            Kind::IntegerOf(choices) => json!({"enum": choices}),
+            Kind::TextOrNumber => json!({"type": ["string", "integer"]}),
+            Kind::DnsName => json!({"type": "string", "examples": ["vm-1"]}),
+            Kind::DnsDomain => json!({"type": "string", "examples": ["example.org."]}),
+            Kind::AddressOrPrefix => {
+                json!({"type": "string", "examples": ["10.0.0.2", "fd00::/64"]})
+            }
+            Kind::Cidr | Kind::Prefix => {
+                json!({"type": "string", "examples": ["10.0.0.0/24", "fd00::/64"]})
+            }
             Kind::Time => json!({"type": "string", "format": "date-time"}),
             Kind::Text(max) => json!({"type": "string", "maxLength": max}),
             Kind::TextOrNull(max) => json!({"type": ["string", "null"], "maxLength": max}),
@@ -253,6 +301,12 @@ impl Kind {
             Kind::Null => json!({"type": "null"}),
             Kind::EmptyObject => json!({"type": ["object", "null"], "maxProperties": 0}),
             Kind::Record(fields) => record_schema(fields),
+            Kind::Shown(name) => json!({"$ref": format!("#/components/schemas/{name}")}),
+            Kind::ListOrNull(of, max) => {
+                let mut schema = Kind::List(of, max).schema();
+                schema["type"] = json!(["array", "null"]);
+                schema
+            }
             Kind::List(of, usize::MAX) => json!({"type": "array", "items": of.schema()}),
             Kind::List(of, max) => {
                 json!({"type": "array", "items": of.schema(), "maxItems": max})
@@ -333,6 +387,72 @@ fn integer(value: &Value, min: i64, max: i64) -> Result<Value, String> {
             Err(format!("'{n}' is not in the range of '{min}' to '{max}'"))
         }
         Some(n) => Ok(n.into()),
+    }
+}
+
+fn integer_of(value: &Value, choices: &[i64]) -> Result<Value, String> {
+    let found = integer(value, i64::MIN, i64::MAX)?;
+    match found.as_i64().filter(|n| choices.contains(n)) {
+        Some(_) => Ok(found),
+        None => Err(format!("{} is not in {choices:?}", shown(value))),
+    }
+}
+
+fn text_or_number(value: &Value) -> Result<Value, String> {
+    match value {
+        Value::Number(number) => Ok(json!(number.to_string())),
+        _ => text(value, 255),
+    }
+}
+
+fn prefix(value: &Value) -> Result<Value, String> {
+    let parsed = parsed::<IpNet>(value, "a valid IP subnet")?;
+    let cidr: Option<IpNet> = parsed.as_str().and_then(|text| text.parse().ok());
+    match cidr.map(|cidr| cidr.trunc()).filter(|c| json!(c) != parsed) {
+        Some(other) => Err(format!(
+            "{} isn't a recognized IP subnet cidr, '{other}' is recommended",
+            shown(value)
+        )),
+        None => Ok(parsed),
+    }
+}
+
+fn address_or_prefix(value: &Value) -> Result<Value, String> {
+    let address: Option<IpAddr> = value.as_str().and_then(|text| text.parse().ok());
+    match address {
+        Some(address) => Ok(json!(IpNet::from(address))),
+        None => prefix(value),
+    }
+}
+
+/// Labels as of RFC 1123, section 2.1, in lower case.
+fn dns_name(value: &Value) -> Result<Value, String> {
+    let name = text(value, 255)?
+        .as_str()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let labels: Vec<&str> = name.strip_suffix('.').unwrap_or(&name).split('.').collect();
+    let top = labels.last().copied().unwrap_or_default();
+    let is_number = labels.len() > 1 && top.bytes().all(|b| b.is_ascii_digit());
+    match name.is_empty() || (labels.iter().all(|label| fits(label)) && !is_number) {
+        true => Ok(json!(name)),
+        false => Err(format!("{} not a valid PQDN or FQDN", shown(value))),
+    }
+}
+
+fn dns_domain(value: &Value) -> Result<Value, String> {
+    let name = dns_name(value)?;
+    match name.as_str() {
+        Some(text) if text.is_empty() || text.ends_with('.') => Ok(name),
+        _ => Err(format!("{} is not a FQDN", shown(value))),
     }
 }
 

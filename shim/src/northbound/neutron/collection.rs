@@ -13,7 +13,7 @@ use super::attribute::{Attribute, Post, for_create, for_update};
 use super::document::{Document, Given};
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Resource, View, show, table};
+use super::resource::{Changeable, Resource, View, a, show, table};
 use super::tags;
 use crate::intent::{self, IntentError, Plan};
 use crate::northbound::Api;
@@ -21,22 +21,27 @@ use crate::northbound::extract::{Params, base_url};
 use crate::northbound::routes::{Operation, Routes, Verb};
 
 /// All routes of a kind of resource.
-pub fn routes<R: Resource>(routes: Routes) -> Routes {
+pub fn routes<R: Changeable>(routes: Routes) -> Routes {
+    let about = about::<R>("Change")
+        .body(wrapped::<R>("Changed"))
+        .answer(200, wrapped::<R>(""))
+        .errors(&[400, 404, 409, 412]);
+    let one = format!("/v2.0/{}/{{id}}", R::PATH);
+    fixed_routes::<R>(routes).add(Verb::Put, &one, about, update::<R>)
+}
+
+/// All routes of a kind of resource that cannot change.
+pub fn fixed_routes<R: Resource>(routes: Routes) -> Routes {
     let (all, one) = (
-        format!("/v2.0/{}", R::COLLECTION),
-        format!("/v2.0/{}/{{id}}", R::COLLECTION),
+        format!("/v2.0/{}", R::PATH),
+        format!("/v2.0/{}/{{id}}", R::PATH),
     );
-    let about = |summary: &str| Operation::new(R::COLLECTION, format!("{summary} {}", R::MEMBER));
-    let schema = |of: &str| json!({"$ref": format!("#/components/schemas/{of}{}", R::KIND)});
-    let wrapped = |of: &str| {
-        json!({"type": "object", "properties": {(R::MEMBER): schema(of)},
-            "required": [R::MEMBER]})
-    };
     let many = |of: &str| {
         json!({"type": "object", "properties":
-            {(R::COLLECTION): {"type": "array", "items": schema(of)}}})
+            {(R::COLLECTION): {"type": "array", "items": reference::<R>(of)}}})
     };
-    let list_about = Operation::new(R::COLLECTION, format!("List {}", R::COLLECTION))
+    let summary = format!("List {}", R::COLLECTION.replace('_', " "));
+    let list_about = Operation::new(R::COLLECTION, summary)
         .query("fields", "Attribute to show; may be repeated.")
         .query("limit", "Most items of a page.")
         .query("marker", "Id of the last item of the page before.")
@@ -44,13 +49,13 @@ pub fn routes<R: Resource>(routes: Routes) -> Routes {
         .query("sort_key", "Attribute to sort by; may be repeated.")
         .query("sort_dir", "asc or desc, one per sort_key.")
         .answer(200, many(""));
-    let either = |of: &str| json!({"anyOf": [wrapped(of), many(of)]});
+    let either = |of: &str| json!({"anyOf": [wrapped::<R>(of), many(of)]});
     let routes = routes
         .add(Verb::Get, &all, list_about.errors(&[400, 404]), list::<R>)
         .add(
             Verb::Post,
             &all,
-            about("Create a")
+            about::<R>("Create")
                 .body(either("New"))
                 .answer(201, either(""))
                 .errors(&[400, 404, 409]),
@@ -59,58 +64,76 @@ pub fn routes<R: Resource>(routes: Routes) -> Routes {
         .add(
             Verb::Get,
             &one,
-            about("Show a").answer(200, wrapped("")).errors(&[404]),
+            about::<R>("Show")
+                .answer(200, wrapped::<R>(""))
+                .errors(&[404]),
             show_one::<R>,
-        )
-        .add(
-            Verb::Put,
-            &one,
-            about("Change a")
-                .body(wrapped("Changed"))
-                .answer(200, wrapped(""))
-                .errors(&[400, 404, 409, 412]),
-            update::<R>,
         )
         .add(
             Verb::Delete,
             &one,
-            about("Delete a").errors(&[404, 409, 412]),
+            about::<R>("Delete").errors(&[404, 409, 412]),
             delete::<R>,
         );
     tags::routes::<R>(routes)
 }
 
+fn about<R: Resource>(what: &str) -> Operation {
+    Operation::new(R::COLLECTION, format!("{what} {}", a(R::MEMBER)))
+}
+
+fn reference<R: Resource>(of: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{of}{}", R::KIND)})
+}
+
+fn wrapped<R: Resource>(of: &str) -> Value {
+    json!({"type": "object", "properties": {(R::MEMBER): reference::<R>(of)},
+        "required": [R::MEMBER]})
+}
+
 /// JSON schemas of a kind of resource, by name: as shown, as created, as changed.
-pub fn schemas<R: Resource>() -> [(String, Value); 3] {
-    let schema = |take: &dyn Fn(&Attribute) -> bool, required: &dyn Fn(&Attribute) -> bool| {
-        let mut properties = Map::new();
-        let mut needed = Vec::new();
-        for attribute in table::<R>().into_iter().filter(|a| take(a)) {
-            let mut schema = attribute.kind.schema();
-            schema["description"] = json!(attribute.doc);
-            properties.insert(attribute.name.to_owned(), schema);
-            if required(attribute) {
-                needed.push(attribute.name);
-            }
-        }
-        let mut schema = json!({"type": "object", "properties": properties});
-        if !needed.is_empty() {
-            schema["required"] = json!(needed);
-        }
-        schema
-    };
+pub fn schemas<R: Changeable>() -> Vec<(String, Value)> {
+    let changed = schema(&table::<R>(), |a| a.put, |_| false);
+    let mut schemas = fixed_schemas::<R>();
+    schemas.push((format!("Changed{}", R::KIND), changed));
+    schemas
+}
+
+/// JSON schemas of a kind of resource that cannot change: as shown, as created.
+pub fn fixed_schemas<R: Resource>() -> Vec<(String, Value)> {
+    let table = table::<R>();
+    let is_given = |a: &Attribute| !matches!(a.post, Post::Refused);
     let is_required = |a: &Attribute| matches!(a.post, Post::Required);
-    [
-        (R::KIND.to_owned(), schema(&|_| true, &|_| false)),
+    vec![
+        (R::KIND.to_owned(), schema(&table, |_| true, |_| false)),
         (
             format!("New{}", R::KIND),
-            schema(&|a| !matches!(a.post, Post::Refused), &is_required),
-        ),
-        (
-            format!("Changed{}", R::KIND),
-            schema(&|a| a.put, &|_| false),
+            schema(&table, is_given, is_required),
         ),
     ]
+}
+
+/// JSON schema of an object with some of the attributes.
+pub fn schema(
+    table: &[&'static Attribute],
+    take: impl Fn(&Attribute) -> bool,
+    required: impl Fn(&Attribute) -> bool,
+) -> Value {
+    let mut properties = Map::new();
+    let mut needed = Vec::new();
+    for attribute in table.iter().filter(|a| take(a)) {
+        let mut schema = attribute.kind.schema();
+        schema["description"] = json!(attribute.doc);
+        properties.insert(attribute.name.to_owned(), schema);
+        if required(attribute) {
+            needed.push(attribute.name);
+        }
+    }
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !needed.is_empty() {
+        schema["required"] = json!(needed);
+    }
+    schema
 }
 
 async fn list<R: Resource>(
@@ -138,7 +161,7 @@ fn list_body<R: Resource>(api: &Api, query: &Query, base: &str) -> Result<Vec<u8
     let mut links = Vec::new();
     for (rel, query) in [("next", &page.next), ("previous", &page.previous)] {
         if let Some(query) = query {
-            let href = format!("{base}/v2.0/{}?{query}", R::COLLECTION);
+            let href = format!("{base}/v2.0/{}?{query}", R::PATH);
             links.push(json!({"rel": rel, "href": href}));
         }
     }
@@ -203,7 +226,7 @@ async fn show_one<R: Resource>(
     Ok(axum::Json(body).into_response())
 }
 
-async fn update<R: Resource>(
+async fn update<R: Changeable>(
     State(api): State<Api>,
     Params(id): Params<String>,
     headers: HeaderMap,
@@ -232,10 +255,11 @@ async fn delete<R: Resource>(
 ) -> Result<StatusCode, ApiError> {
     let id = resource_id::<R>(id)?;
     let expected = expected_revision(&headers)?;
+    let controller = api.controller.clone();
     api.controller
         .transact(move |state| {
             check_revision::<R>(state, id, expected)?;
-            R::delete(state, id).map_err(ApiError::from)
+            R::delete(state, controller.context(), id).map_err(ApiError::from)
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -248,7 +272,8 @@ pub fn resource_id<R: Resource>(text: Option<String>) -> Result<Uuid, ApiError> 
         .map_err(|_| ApiError::not_found(R::KIND, &text))
 }
 
-fn shown<R: Resource>(api: &Api, resource: &R) -> Value {
+/// The resource as it is now.
+pub fn shown<R: Resource>(api: &Api, resource: &R) -> Value {
     let state = api.controller.snapshot();
     let view = View {
         state: &state,
@@ -274,7 +299,7 @@ fn new_request<R: Resource>(given: Map<String, Value>) -> Result<R::New, ApiErro
 
 /// The request that the planner takes. What the table lets pass the planner's types
 /// take as well; a difference is a mistake of ours, told as what it looks like.
-fn typed<T: DeserializeOwned>(attributes: Map<String, Value>) -> Result<T, ApiError> {
+pub fn typed<T: DeserializeOwned>(attributes: Map<String, Value>) -> Result<T, ApiError> {
     serde_json::from_value(Value::Object(attributes))
         .map_err(|error| ApiError::bad_request(format!("Invalid input: {error}.")))
 }

@@ -10,11 +10,38 @@ use crate::northbound::extract::{Params, base_url};
 use crate::northbound::routes::{Operation, Routes, Verb};
 
 /// Alias, name and meaning of each extension that the shim stands for.
-const EXTENSIONS: [(&str, &str, &str); 16] = [
+const EXTENSIONS: [(&str, &str, &str); 37] = [
+    ("address-group", "Address group", "Support address group"),
+    (
+        "allowed-address-pairs",
+        "Allowed Address Pairs",
+        "Provides allowed address pairs",
+    ),
     (
         "binding",
         "Port Binding",
         "Expose port bindings of a virtual port to external application",
+    ),
+    (
+        "dns-integration",
+        "DNS Integration",
+        "Provides integration with DNS.",
+    ),
+    (
+        "extra_dhcp_opt",
+        "Neutron Extra DHCP options",
+        "Extra options configuration for DHCP. For example PXE boot options.",
+    ),
+    (
+        "extraroute",
+        "Neutron Extra Route",
+        "Extra routes configuration for L3 router",
+    ),
+    (
+        "extraroute-atomic",
+        "Atomically add/remove extra routes",
+        "Edit extra routes of a router on server side by atomically adding/removing \
+         extra routes",
     ),
     (
         "filter-validation",
@@ -41,6 +68,12 @@ const EXTENSIONS: [(&str, &str, &str); 16] = [
         "Pagination support",
         "Extension that indicates that pagination is enabled.",
     ),
+    ("port-security", "Port Security", "Provides port security"),
+    (
+        "port-security-groups-filtering",
+        "Port filtering on security groups",
+        "Provides security groups filtering when listing ports",
+    ),
     (
         "project-id",
         "project_id field enabled",
@@ -52,9 +85,72 @@ const EXTENSIONS: [(&str, &str, &str); 16] = [
         "Expose mapping of virtual networks to physical networks",
     ),
     (
+        "qos",
+        "Quality of Service",
+        "The Quality of Service extension.",
+    ),
+    (
+        "qos-bw-limit-direction",
+        "Direction for QoS bandwidth limit rule",
+        "Allow to configure QoS bandwidth limit rule with specific direction: ingress or \
+         egress",
+    ),
+    (
+        "qos-default",
+        "QoS default policy",
+        "Expose the QoS default policy per project",
+    ),
+    (
+        "qos-port-network-policy",
+        "QoS port network policy ID",
+        "Adds the QoS network ID to the port definition",
+    ),
+    (
+        "qos-pps",
+        "QoS Rule Type Packet per Second Extension",
+        "Add QoS Rule Type Packet per Second",
+    ),
+    (
+        "qos-rule-type-details",
+        "Details of QoS rule types",
+        "Expose details about QoS rule types supported by loaded backend drivers",
+    ),
+    (
+        "qos-rules-alias",
+        "Quality of Service rules alias API",
+        "API to enable GET, PUT and DELETE operations on QoS policy rules without \
+         specifying policy ID",
+    ),
+    (
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "Extension indicating that If-Match based on revision_number is supported.",
+    ),
+    (
+        "router",
+        "Neutron L3 Router",
+        "Router abstraction for basic L3 forwarding between L2 Neutron networks.",
+    ),
+    (
+        "security-group",
+        "security-group",
+        "The security groups extension.",
+    ),
+    (
+        "security-groups-normalized-cidr",
+        "Normalized CIDR field for security group rules",
+        "Add new field with normalized remote_ip_prefix cidr in SG rule",
+    ),
+    (
+        "security-groups-remote-address-group",
+        "Remote address group id field for security group rules",
+        "Add new field of remote address group id in SG rules",
+    ),
+    (
+        "security-groups-rules-belongs-to-default-sg",
+        "Security group rule belongs to the project's default security group",
+        "Flag to determine if the security group rule belongs to the project's default \
+         security group",
     ),
     (
         "sluice-port-segmentation-id",
@@ -82,14 +178,19 @@ const EXTENSIONS: [(&str, &str, &str); 16] = [
         "This extension will display the revision number of resources.",
     ),
     (
+        "standard-attr-tag",
+        "Tag support for resources with standard attribute",
+        "Enables to set tag on resources with standard attribute.",
+    ),
+    (
         "standard-attr-timestamp",
         "Resource timestamps",
         "Adds created_at and updated_at fields to all resources.",
     ),
     (
-        "standard-attr-tag",
-        "Tag support for resources with standard attribute",
-        "Enables to set tag on resources with standard attribute.",
+        "stateful-security-group",
+        "Stateful security group",
+        "Indicates if the security group is stateful or not",
     ),
 ];
 
@@ -130,8 +231,8 @@ async fn resources(headers: HeaderMap) -> Json<Value> {
     let base = base_url(&headers);
     let resources: Vec<Value> = COLLECTIONS
         .into_iter()
-        .map(|(member, collection)| {
-            let href = format!("{base}/v2.0/{collection}");
+        .map(|(member, collection, path)| {
+            let href = format!("{base}/v2.0/{path}");
             json!({"name": member, "collection": collection,
                 "links": [{"rel": "self", "href": href}]})
         })

@@ -7,7 +7,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::controller::TransactError;
-use crate::intent::IntentError;
+use crate::intent::{IntentError, QosError, RouterError, SecurityError};
+
+const BAD: StatusCode = StatusCode::BAD_REQUEST;
+const NOT_FOUND: StatusCode = StatusCode::NOT_FOUND;
+const CONFLICT: StatusCode = StatusCode::CONFLICT;
 
 /// An answer other than success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,7 @@ impl ApiError {
         ApiError::http(
             StatusCode::NOT_FOUND,
             &format!("{kind}NotFound"),
-            format!("{kind} {id} could not be found."),
+            format!("{} {id} {}.", words(kind), absence(kind)),
         )
     }
 
@@ -70,6 +74,25 @@ impl ApiError {
             "HTTPInternalServerError",
             "The shim failed on this request; its log says why.",
         )
+    }
+}
+
+/// A kind of resource as Neutron's messages have it.
+fn words(kind: &str) -> &str {
+    match kind {
+        "SecurityGroup" => "Security group",
+        "SecurityGroupRule" => "Security group rule",
+        "AddressGroup" => "Address group",
+        "QosPolicy" => "QoS policy",
+        other => other,
+    }
+}
+
+/// How Neutron's messages say that it is not there.
+fn absence(kind: &str) -> &'static str {
+    match kind {
+        "SecurityGroup" | "SecurityGroupRule" => "does not exist",
+        _ => "could not be found",
     }
 }
 
@@ -109,8 +132,6 @@ impl From<TransactError> for ApiError {
 /// Status and exception name that Neutron has for a refusal.
 const fn neutron_name(error: &IntentError) -> (StatusCode, &'static str) {
     use IntentError as E;
-    const BAD: StatusCode = StatusCode::BAD_REQUEST;
-    const CONFLICT: StatusCode = StatusCode::CONFLICT;
     match error {
         E::InvalidInput(_) | E::InvalidField { .. } | E::MtuTooBig { .. } => (BAD, "InvalidInput"),
         E::SubnetOverlap { .. } => (BAD, "InvalidInput"),
@@ -118,7 +139,7 @@ const fn neutron_name(error: &IntentError) -> (StatusCode, &'static str) {
         E::PoolOutOfBounds { .. } => (BAD, "OutOfBoundsAllocationPool"),
         E::AddressNotOfSubnet(_) => (BAD, "InvalidIpForSubnet"),
         E::AddressNotOfNetwork(_) => (BAD, "InvalidIpForNetwork"),
-        E::NotFound { .. } => (StatusCode::NOT_FOUND, "HTTPNotFound"),
+        E::NotFound { .. } => (NOT_FOUND, "HTTPNotFound"),
         E::RevisionMismatch { .. } => (
             StatusCode::PRECONDITION_FAILED,
             "RevisionNumberConstraintFailed",
@@ -141,5 +162,66 @@ const fn neutron_name(error: &IntentError) -> (StatusCode, &'static str) {
         E::TagInUse { .. } => (CONFLICT, "SegmentationIdInUse"),
         E::NoTagLeft(_) => (CONFLICT, "NoSegmentationIdAvailable"),
         E::Taken { .. } => (CONFLICT, "Conflict"),
+        E::AutomaticAddress { .. } => (BAD, "AllocationOnAutoAddressSubnet"),
+        E::Security(error) => security_name(error),
+        E::Router(error) => router_name(error),
+        E::Qos(error) => qos_name(error),
+    }
+}
+
+const fn security_name(error: &SecurityError) -> (StatusCode, &'static str) {
+    use SecurityError as E;
+    match error {
+        E::InvalidProtocol(_) => (BAD, "SecurityGroupRuleInvalidProtocol"),
+        E::InvalidEthertype(_) => (BAD, "SecurityGroupRuleInvalidEtherType"),
+        E::ProtocolRequired => (BAD, "SecurityGroupProtocolRequiredWithPorts"),
+        E::InvalidPort(_) => (BAD, "SecurityGroupInvalidPortValue"),
+        E::InvalidRange => (BAD, "SecurityGroupInvalidPortRange"),
+        E::NoPorts(_) => (BAD, "SecurityGroupInvalidProtocolForPort"),
+        E::InvalidIcmp { .. } => (BAD, "SecurityGroupInvalidIcmpValue"),
+        E::MissingIcmpType(_) => (BAD, "SecurityGroupMissingIcmpType"),
+        E::EthertypeOfProtocol { .. } => (BAD, "SecurityGroupEthertypeConflictWithProtocol"),
+        E::EthertypeOfPrefix { .. } => (BAD, "SecurityGroupRuleParameterConflict"),
+        E::InvalidPrefix(_) => (BAD, "InvalidCIDR"),
+        E::MultipleRemotes => (BAD, "SecurityGroupMultipleRemoteEntites"),
+        E::RuleExists(_) => (CONFLICT, "SecurityGroupRuleExists"),
+        E::GroupInUse(_) => (CONFLICT, "SecurityGroupInUse"),
+        E::DefaultRemoved => (CONFLICT, "SecurityGroupCannotRemoveDefault"),
+        E::DefaultRenamed => (CONFLICT, "SecurityGroupCannotUpdateDefault"),
+        E::DefaultExists => (CONFLICT, "SecurityGroupDefaultAlreadyExists"),
+        E::MixedStatefulness => (CONFLICT, "SecurityGroupConflict"),
+        E::GroupsNeedPortSecurity => (BAD, "PortSecurityAndIPRequiredForSecurityGroups"),
+        E::PortHasGroups => (CONFLICT, "PortSecurityPortHasSecurityGroup"),
+        E::PairsNeedPortSecurity => (CONFLICT, "AddressPairAndPortSecurityRequired"),
+        E::DuplicatePair { .. } => (BAD, "DuplicateAddressPairInRequest"),
+        E::AddressGroupInUse(_) => (CONFLICT, "AddressGroupInUse"),
+        E::AddressesExist { .. } => (BAD, "AddressesAlreadyExist"),
+        E::AddressesNotFound { .. } => (NOT_FOUND, "AddressesNotFound"),
+    }
+}
+
+const fn router_name(error: &RouterError) -> (StatusCode, &'static str) {
+    use RouterError as E;
+    match error {
+        E::BadRequest(_) => (BAD, "BadRequest"),
+        E::InUse { .. } => (CONFLICT, "RouterInUse"),
+        E::NoInterface { .. } => (NOT_FOUND, "RouterInterfaceNotFound"),
+        E::NoInterfaceOnSubnet { .. } => (NOT_FOUND, "RouterInterfaceNotFoundForSubnet"),
+        E::SubnetMismatch { .. } => (BAD, "SubnetMismatchForPort"),
+        E::InterfaceInUseByRoute { .. } => (CONFLICT, "RouterInterfaceInUseByRoute"),
+        E::InvalidRoute { .. } => (BAD, "InvalidRoutes"),
+        E::TooManyRoutes { .. } => (BAD, "RoutesExhausted"),
+        E::PortInUse { .. } => (CONFLICT, "PortInUse"),
+        E::InterfaceDeleted(_) => (CONFLICT, "ServicePortInUse"),
+    }
+}
+
+const fn qos_name(error: &QosError) -> (StatusCode, &'static str) {
+    use QosError as E;
+    match error {
+        E::RuleNotFound { .. } => (NOT_FOUND, "QosRuleNotFound"),
+        E::RulesConflict { .. } => (CONFLICT, "QoSRulesConflict"),
+        E::InUse { .. } => (CONFLICT, "QosPolicyInUse"),
+        E::DefaultExists(_) => (CONFLICT, "QoSPolicyDefaultAlreadyExists"),
     }
 }

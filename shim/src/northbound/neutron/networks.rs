@@ -1,11 +1,12 @@
-//! Networks, with the extensions `provider` and `net-mtu-writable`.
+//! Networks, with the extensions `provider`, `net-mtu-writable`, `port-security`, `qos`
+//! and `dns-integration`.
 
 use nve_protocol::Vni;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::attribute::{Attribute, Kind, Post};
-use super::resource::{Resource, View};
+use super::resource::{Changeable, Resource, View};
 use crate::intent::network::{self, NetworkChange, NewNetwork};
 use crate::intent::{Context, IntentError, Plan, State};
 use crate::model::{Common, Mutation, Network};
@@ -51,6 +52,25 @@ impl Resource for Network {
             Post::Optional,
             "VNI; allocated if absent.",
         ),
+        Attribute::writable(
+            "port_security_enabled",
+            Kind::Bool,
+            Post::Default("true"),
+            "What it is for its new ports unless they say otherwise.",
+        ),
+        Attribute::writable(
+            "qos_policy_id",
+            Kind::Nullable(&Kind::Uuid),
+            Post::Optional,
+            "QoS policy of its ports that have none of their own; the project's default \
+             policy if absent.",
+        ),
+        Attribute::writable(
+            "dns_domain",
+            Kind::DnsDomain,
+            Post::Default("\"\""),
+            "Domain of its ports' names, with a dot at its end; empty if none.",
+        ),
         Attribute::read_only(
             "status",
             Kind::Choice(&["ACTIVE"]),
@@ -63,7 +83,6 @@ impl Resource for Network {
         ),
     ];
     type New = NewNetwork;
-    type Change = NetworkChange;
 
     fn all(state: &State) -> impl Iterator<Item = &Self> {
         state.networks()
@@ -88,6 +107,9 @@ impl Resource for Network {
             "mtu" => json!(self.mtu),
             "provider:network_type" => json!("vxlan"),
             "provider:segmentation_id" => json!(self.vni),
+            "port_security_enabled" => json!(self.port_security_enabled),
+            "qos_policy_id" => json!(self.qos_policy_id),
+            "dns_domain" => json!(self.dns_domain),
             "status" => json!("ACTIVE"),
             "subnets" => view
                 .state
@@ -110,6 +132,14 @@ impl Resource for Network {
         network::create(state, context, request)
     }
 
+    fn delete(state: &State, _context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
+        network::delete(state, id)
+    }
+}
+
+impl Changeable for Network {
+    type Change = NetworkChange;
+
     fn update(
         state: &State,
         context: Context<'_>,
@@ -117,9 +147,5 @@ impl Resource for Network {
         change: NetworkChange,
     ) -> Result<Plan<Self>, IntentError> {
         network::update(state, context, id, change)
-    }
-
-    fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
-        network::delete(state, id)
     }
 }

@@ -1,14 +1,18 @@
-//! Ports, with the extension `binding` and the paper's `segmentation_id`.
+//! Ports, with the extensions `binding`, `port-security`, `security-group`,
+//! `allowed-address-pairs`, `extra_dhcp_opt`, `qos` and `dns-integration`, and the
+//! paper's `segmentation_id`.
 
 use nve_protocol::Vlan;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::attribute::{Attribute, Field, Kind, Post};
-use super::resource::{Resource, View};
+use super::resource::{Changeable, Resource, View};
+use crate::intent::dhcp_option::MAX_OPTIONS;
 use crate::intent::port::{self, MAX_FIXED_IPS, NewPort, PortChange};
+use crate::intent::port_security::MAX_PAIRS;
 use crate::intent::{Context, IntentError, Plan, State};
-use crate::model::{Common, FixedIp, Mutation, Port};
+use crate::model::{AddressPair, Common, FixedIp, Mutation, Network, Port};
 
 const FIXED_IP: Kind = Kind::Record(&[
     Field {
@@ -19,6 +23,55 @@ const FIXED_IP: Kind = Kind::Record(&[
     Field {
         name: "ip_address",
         kind: Kind::Ip,
+        required: false,
+    },
+]);
+
+const ADDRESS_PAIR: Kind = Kind::Record(&[
+    Field {
+        name: "ip_address",
+        kind: Kind::AddressOrPrefix,
+        required: true,
+    },
+    Field {
+        name: "mac_address",
+        kind: Kind::Mac,
+        required: false,
+    },
+]);
+
+const DNS_ASSIGNMENT: Kind = Kind::Record(&[
+    Field {
+        name: "hostname",
+        kind: Kind::DnsName,
+        required: true,
+    },
+    Field {
+        name: "ip_address",
+        kind: Kind::Ip,
+        required: true,
+    },
+    Field {
+        name: "fqdn",
+        kind: Kind::DnsDomain,
+        required: true,
+    },
+]);
+
+const DHCP_OPTION: Kind = Kind::Record(&[
+    Field {
+        name: "opt_name",
+        kind: Kind::TextOrNumber,
+        required: true,
+    },
+    Field {
+        name: "opt_value",
+        kind: Kind::Nullable(&Kind::Text(255)),
+        required: true,
+    },
+    Field {
+        name: "ip_version",
+        kind: Kind::IntegerOf(&[4, 6]),
         required: false,
     },
 ]);
@@ -63,7 +116,56 @@ impl Resource for Port {
             "segmentation_id",
             Kind::Nullable(&Kind::Integer(1, Vlan::MAX as i64)),
             Post::Optional,
-            "VLAN tag of its port group, unique on a host; chosen if absent.",
+            "VLAN tag of its port group, unique on a host; chosen if absent. A router's \
+             interface has none.",
+        ),
+        Attribute::writable(
+            "port_security_enabled",
+            Kind::Bool,
+            Post::Optional,
+            "Whether it may send from its own addresses only, and security groups apply; its \
+             network's if absent.",
+        ),
+        Attribute::writable(
+            "security_groups",
+            Kind::ListOrNull(&Kind::Uuid, usize::MAX),
+            Post::Optional,
+            "Its security groups; its project's default group if absent.",
+        ),
+        Attribute::writable(
+            "allowed_address_pairs",
+            Kind::ListOrNull(&ADDRESS_PAIR, MAX_PAIRS),
+            Post::Default("[]"),
+            "Addresses that it may use besides its own; the MAC address is its own if absent.",
+        ),
+        Attribute::writable(
+            "extra_dhcp_opts",
+            Kind::ListOrNull(&DHCP_OPTION, MAX_OPTIONS),
+            Post::Default("[]"),
+            "DHCP options, by dnsmasq's names or by number; in a change, those of no value go \
+             and those not named stay.",
+        ),
+        Attribute::writable(
+            "qos_policy_id",
+            Kind::Nullable(&Kind::Uuid),
+            Post::Optional,
+            "QoS policy; its network's if null.",
+        ),
+        Attribute::read_only(
+            "qos_network_policy_id",
+            Kind::Nullable(&Kind::Uuid),
+            "QoS policy of its network.",
+        ),
+        Attribute::writable(
+            "dns_name",
+            Kind::DnsName,
+            Post::Default("\"\""),
+            "Host name for DHCP; empty if none.",
+        ),
+        Attribute::read_only(
+            "dns_assignment",
+            Kind::List(&DNS_ASSIGNMENT, usize::MAX),
+            "Names of its addresses.",
         ),
         Attribute::writable(
             "binding:host_id",
@@ -100,7 +202,6 @@ impl Resource for Port {
         ),
     ];
     type New = NewPort;
-    type Change = PortChange;
 
     fn all(state: &State) -> impl Iterator<Item = &Self> {
         state.ports()
@@ -132,6 +233,14 @@ impl Resource for Port {
             "binding:profile" | "binding:vif_details" => json!({}),
             "binding:vif_type" if self.binding_host_id.is_empty() => json!("unbound"),
             "binding:vif_type" => json!("other"),
+            "port_security_enabled" => json!(self.port_security_enabled),
+            "security_groups" => json!(self.security_groups),
+            "allowed_address_pairs" => self.allowed_address_pairs.iter().map(shown_pair).collect(),
+            "extra_dhcp_opts" => json!(self.extra_dhcp_opts),
+            "qos_policy_id" => json!(self.qos_policy_id),
+            "qos_network_policy_id" => json!(network(self, view).and_then(|n| n.qos_policy_id)),
+            "dns_name" => json!(self.dns_name),
+            "dns_assignment" => dns_assignment(self, view),
             "status" => json!(status(self, view)),
             _ => Value::Null,
         }
@@ -149,16 +258,7 @@ impl Resource for Port {
         port::create(state, context, request)
     }
 
-    fn update(
-        state: &State,
-        context: Context<'_>,
-        id: Uuid,
-        change: PortChange,
-    ) -> Result<Plan<Self>, IntentError> {
-        port::update(state, context, id, change)
-    }
-
-    fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
+    fn delete(state: &State, _context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
         port::delete(state, id)
     }
 
@@ -167,8 +267,58 @@ impl Resource for Port {
     }
 }
 
+impl Changeable for Port {
+    type Change = PortChange;
+
+    fn update(
+        state: &State,
+        context: Context<'_>,
+        id: Uuid,
+        change: PortChange,
+    ) -> Result<Plan<Self>, IntentError> {
+        port::update(state, context, id, change)
+    }
+}
+
+fn network<'a>(port: &Port, view: View<'a>) -> Option<&'a Network> {
+    view.state.network(port.network_id)
+}
+
+/// An address without a prefix length if it is one alone, as it was given.
+fn shown_pair(pair: &AddressPair) -> Value {
+    let cidr = pair.ip_address;
+    let is_one = cidr.prefix_len() == cidr.max_prefix_len();
+    let ip_address = if is_one {
+        cidr.addr().to_string()
+    } else {
+        cidr.to_string()
+    };
+    json!({"ip_address": ip_address, "mac_address": pair.mac_address})
+}
+
+/// As Neutron: a name of its address if the port has none, in the network's domain or
+/// the one of nobody.
+fn dns_assignment(port: &Port, view: View<'_>) -> Value {
+    let domain = network(port, view)
+        .map(|network| network.dns_domain.as_str())
+        .filter(|domain| !domain.is_empty())
+        .unwrap_or("openstacklocal.");
+    let assignment = |ip: &FixedIp| {
+        let address = ip.ip_address.to_string();
+        let hostname = match port.dns_name.is_empty() {
+            true => format!("host-{}", address.replace(['.', ':'], "-")),
+            false => port.dns_name.trim_end_matches('.').to_owned(),
+        };
+        let fqdn = format!("{hostname}.{domain}");
+        json!({"hostname": hostname, "ip_address": address, "fqdn": fqdn})
+    };
+    port.fixed_ips.iter().map(assignment).collect()
+}
+
+/// A router is on every NVE that has its networks, so its interfaces need no NVE.
 fn status(port: &Port, view: View<'_>) -> &'static str {
-    if port.admin_state_up && view.ports.is_active(port.common.id) {
+    let in_force = port.router().is_some() || view.ports.is_active(port.common.id);
+    if port.admin_state_up && in_force {
         "ACTIVE"
     } else {
         "DOWN"

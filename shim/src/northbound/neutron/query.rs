@@ -265,9 +265,11 @@ fn attribute_values(
 fn filter_value(kind: Kind, text: &str) -> Result<Value, String> {
     let given = Value::from(text);
     match kind {
-        Kind::Bool | Kind::Integer(..) => kind.convert(&given),
+        Kind::Bool | Kind::Integer(..) | Kind::AnyInteger => kind.convert(&given),
         Kind::Nullable(_) if text.is_empty() => Ok(Value::Null),
-        Kind::Nullable(kind) | Kind::List(kind, _) => filter_value(*kind, text),
+        Kind::Nullable(kind) | Kind::List(kind, _) | Kind::ListOrNull(kind, _) => {
+            filter_value(*kind, text)
+        }
         _ => Ok(kind.convert(&given).unwrap_or(given)),
     }
 }

@@ -25,14 +25,18 @@ pub trait Resource: Sized + Clone + PartialEq + Send + Sync + 'static {
     const MEMBER: &'static str;
     /// What many are called in paths and JSON, such as `networks`.
     const COLLECTION: &'static str;
+    /// Where they are below `/v2.0/`.
+    const PATH: &'static str = Self::COLLECTION;
+    /// Where their tags are below `/v2.0/`.
+    const TAG_PATHS: &'static [&'static str] = &[Self::PATH];
     /// What Neutron's exceptions call it, such as `Network`.
     const KIND: &'static str;
+    /// Whether one has a name.
+    const NAMED: bool = true;
     /// Its attributes besides [`COMMON`].
     const ATTRIBUTES: &'static [Attribute];
     /// What its planner takes to create one.
     type New: DeserializeOwned + Send + 'static;
-    /// What its planner takes to change one.
-    type Change: DeserializeOwned + Send + 'static;
 
     /// All of them, by id.
     fn all(state: &State) -> impl Iterator<Item = &Self>;
@@ -52,6 +56,21 @@ pub trait Resource: Sized + Clone + PartialEq + Send + Sync + 'static {
         context: Context<'_>,
         request: Self::New,
     ) -> Result<Plan<Self>, IntentError>;
+    /// Plans its end.
+    fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError>;
+
+    /// Whether it passes a filter whose values are no plain attribute values; nothing
+    /// if that attribute has no filter of its own.
+    fn special_filter(&self, _name: &str, _values: &[String]) -> Option<bool> {
+        None
+    }
+}
+
+/// A kind of resource that can change.
+pub trait Changeable: Resource {
+    /// What its planner takes to change one.
+    type Change: DeserializeOwned + Send + 'static;
+
     /// Plans a change.
     fn update(
         state: &State,
@@ -59,14 +78,6 @@ pub trait Resource: Sized + Clone + PartialEq + Send + Sync + 'static {
         id: Uuid,
         change: Self::Change,
     ) -> Result<Plan<Self>, IntentError>;
-    /// Plans its end.
-    fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError>;
-
-    /// Whether it passes a filter whose values are no plain attribute values; nothing
-    /// if that attribute has no filter of its own.
-    fn special_filter(&self, _name: &str, _values: &[String]) -> Option<bool> {
-        None
-    }
 }
 
 /// What the attributes of a resource depend on besides itself.
@@ -114,9 +125,23 @@ pub const COMMON: &[Attribute] = &[
     ),
 ];
 
+/// A member's name in a sentence: with its article, in words.
+pub fn a(member: &str) -> String {
+    let article = if member.starts_with(['a', 'e', 'i', 'o']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {}", member.replace('_', " "))
+}
+
 /// All attributes of a kind of resource.
 pub fn table<R: Resource>() -> Vec<&'static Attribute> {
-    COMMON.iter().chain(R::ATTRIBUTES).collect()
+    COMMON
+        .iter()
+        .filter(|attribute| R::NAMED || attribute.name != "name")
+        .chain(R::ATTRIBUTES)
+        .collect()
 }
 
 /// The value of one attribute, common or own.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::attribute::{Attribute, Field, Kind, Post};
-use super::resource::{Resource, View};
+use super::resource::{Changeable, Resource, View};
 use crate::intent::subnet::{
     self, MAX_NAMESERVERS, MAX_POOLS, MAX_ROUTES, NewSubnet, SubnetChange,
 };
@@ -36,6 +36,8 @@ const ROUTE: Kind = Kind::Record(&[
         required: true,
     },
 ]);
+
+const IPV6_MODE: Kind = Kind::Choice(&["slaac", "dhcpv6-stateful", "dhcpv6-stateless"]);
 
 impl Resource for Subnet {
     const MEMBER: &'static str = "subnet";
@@ -82,15 +84,15 @@ impl Resource for Subnet {
         ),
         Attribute::fixed(
             "ipv6_ra_mode",
-            Kind::Null,
+            Kind::Nullable(&IPV6_MODE),
             Post::Default("null"),
-            "Always null: there are no router advertisements.",
+            "What router advertisements say; none are sent if null.",
         ),
         Attribute::fixed(
             "ipv6_address_mode",
-            Kind::Null,
+            Kind::Nullable(&IPV6_MODE),
             Post::Default("null"),
-            "Always null: addresses come from the pools.",
+            "How its ports get their addresses; from the pools if null.",
         ),
         Attribute::fixed(
             "subnetpool_id",
@@ -100,7 +102,6 @@ impl Resource for Subnet {
         ),
     ];
     type New = NewSubnet;
-    type Change = SubnetChange;
 
     fn all(state: &State) -> impl Iterator<Item = &Self> {
         state.subnets()
@@ -128,6 +129,8 @@ impl Resource for Subnet {
             "allocation_pools" => json!(self.allocation_pools),
             "dns_nameservers" => json!(self.dns_nameservers),
             "host_routes" => json!(self.host_routes),
+            "ipv6_ra_mode" => json!(self.ipv6_ra_mode),
+            "ipv6_address_mode" => json!(self.ipv6_address_mode),
             _ => Value::Null,
         }
     }
@@ -144,6 +147,14 @@ impl Resource for Subnet {
         subnet::create(state, context, request)
     }
 
+    fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
+        subnet::delete(state, context, id)
+    }
+}
+
+impl Changeable for Subnet {
+    type Change = SubnetChange;
+
     fn update(
         state: &State,
         context: Context<'_>,
@@ -151,9 +162,5 @@ impl Resource for Subnet {
         change: SubnetChange,
     ) -> Result<Plan<Self>, IntentError> {
         subnet::update(state, context, id, change)
-    }
-
-    fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
-        subnet::delete(state, id)
     }
 }

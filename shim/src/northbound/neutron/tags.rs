@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::collection::resource_id;
 use super::document::Document;
 use super::error::ApiError;
-use super::resource::{MAX_TAG, MAX_TAGS, Resource};
+use super::resource::{MAX_TAG, MAX_TAGS, Resource, a};
 use crate::intent::{IntentError, Plan, revise};
 use crate::northbound::Api;
 use crate::northbound::extract::Params;
@@ -17,9 +17,13 @@ use crate::northbound::routes::{Operation, Routes, Verb};
 
 /// All routes of the tags of a kind of resource.
 pub fn routes<R: Resource>(routes: Routes) -> Routes {
-    let all = format!("/v2.0/{}/{{id}}/tags", R::COLLECTION);
-    let one = format!("/v2.0/{}/{{id}}/tags/{{tag}}", R::COLLECTION);
-    let about = |what: &str| Operation::new(R::COLLECTION, format!("{what} of a {}", R::MEMBER));
+    R::TAG_PATHS.iter().fold(routes, below::<R>)
+}
+
+fn below<R: Resource>(routes: Routes, path: &&str) -> Routes {
+    let all = format!("/v2.0/{path}/{{id}}/tags");
+    let one = format!("/v2.0/{path}/{{id}}/tags/{{tag}}");
+    let about = |what: &str| Operation::new(R::COLLECTION, format!("{what} of {}", a(R::MEMBER)));
     let tags = || {
         let item = json!({"type": "string", "maxLength": MAX_TAG});
         json!({"type": "object", "properties":

@@ -44,7 +44,7 @@ async fn extensions_are_listed_and_shown() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_in_each_interfaces_form() {
     let rest = Rest::new();
-    rest.get("/v2.0/routers")
+    rest.get("/v2.0/firewalls")
         .await
         .refused(404, "HTTPNotFound", "could not be found");
     rest.ask(Method::PATCH, "/v2.0/networks", None)
@@ -74,7 +74,9 @@ async fn the_openapi_document_is_the_one_checked_in_and_names_real_routes() {
         "shim/openapi.json is out of date; run this test with UPDATE_OPENAPI=1"
     );
     for (path, operations) in served["paths"].as_object().unwrap() {
-        let path = path.replace("{id}", &Uuid::nil().to_string());
+        let path = path
+            .replace("{id}", &Uuid::nil().to_string())
+            .replace("{rule}", &Uuid::nil().to_string());
         for method in operations.as_object().unwrap().keys() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let answer = rest.ask(method.clone(), &path, None).await;

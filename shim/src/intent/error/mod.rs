@@ -1,10 +1,18 @@
 //! Why a request is refused; names and texts follow Neutron's exceptions.
 
+mod qos;
+mod router;
+mod security;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nve_protocol::{Mac, Vlan, Vni};
 use uuid::Uuid;
+
+pub use qos::QosError;
+pub use router::RouterError;
+pub use security::SecurityError;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +41,7 @@ pub enum IntentError {
     /// The object does not exist.
     #[error("{kind} {id} could not be found.")]
     NotFound {
-        /// What it would be: `Network`, `Subnet`, `Port`, `NVE`, `VTEP`.
+        /// What it would be, such as `Network`, `SecurityGroup`, `NVE`.
         kind: &'static str,
         /// The id asked for.
         id: Uuid,
@@ -181,6 +189,26 @@ pub enum IntentError {
     /// The pools of the subnet, or of all subnets, are used up.
     #[error("No more IP addresses available on network {0}.")]
     NoAddressLeft(Uuid),
+    /// Such a subnet chooses the addresses itself.
+    #[error(
+        "IPv6 address {address} cannot be directly assigned to a port on subnet {subnet} as the \
+         subnet is configured for automatic addresses"
+    )]
+    AutomaticAddress {
+        /// The address.
+        address: IpAddr,
+        /// The subnet.
+        subnet: Uuid,
+    },
+    /// It is about security groups, address groups or port security.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    /// It is about routers.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// It is about QoS.
+    #[error(transparent)]
+    Qos(#[from] QosError),
     /// The VLAN tag is another port's on the host.
     #[error(
         "Unable to complete operation for port {port}. The segmentation_id {tag} is in use \
