@@ -2,7 +2,10 @@ mod discovery;
 mod documents;
 mod lists;
 mod operations;
+mod qos;
 mod resources;
+mod routers;
+mod security;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -87,7 +90,10 @@ impl Rest {
 
     /// Creates a Neutron resource and returns it as shown.
     async fn create(&self, member: &str, attributes: Value) -> Value {
-        let path = format!("/v2.0/{member}s");
+        let path = match member {
+            "policy" => "/v2.0/qos/policies".to_owned(),
+            member => format!("/v2.0/{}s", member.replace('_', "-")),
+        };
         let answer = self.post(&path, json!({member: attributes})).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
         answer.body[member].clone()
