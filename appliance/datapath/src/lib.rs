@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod connections;
 mod counters;
 pub mod dscp;
 mod flow;
@@ -25,6 +26,7 @@ mod replicate;
 mod reply;
 pub mod respond;
 mod rewrite;
+pub mod security;
 pub mod spoof;
 pub mod tables;
 mod trunk;

@@ -1,0 +1,630 @@
+//! Conntrack: the connections of every VAP.
+//!
+//! Each VAP has connections of its own; one between two VAPs of this NVE is in the
+//! table twice. The table is as large as it was made: nothing is allocated later.
+//! When it is full, the VAP that has most makes room for the others.
+//!
+//! What a packet of a known connection needs is in one cache line ([`Entry`]); who
+//! allowed it and who comes before and after it, is apart ([`Cold`]).
+//!
+//! Invariants: an entry is in use exactly if its key has an owner, and then in the
+//! chain of its bucket and in the list of its VAP; `entries` and `cold` are of one
+//! length, at most `capacity`; a slot's generation changes whenever handles to it
+//! must fail. Ticks are wrapping: entries are looked at by [`Connections::age`]
+//! at least once in 9 years.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use alloc::vec::Vec;
+use nve_protocol::{Direction, DropReason, RuleId, Vlan};
+
+use crate::Nanos;
+
+mod fragments;
+mod hash;
+mod shares;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use fragments::{FirstFragment, Fragments, Piece};
+use hash::Secrets;
+pub use state::{ACK, FIN, RST, SYN, State, Timeouts};
+
+/// Bytes of memory that one connection takes.
+pub const BYTES_PER_CONNECTION: usize =
+    size_of::<Entry>() + size_of::<Cold>() + 2 * size_of::<u32>();
+
+/// In place of a slot: none.
+const NONE: u32 = u32::MAX;
+
+/// Most entries that are looked at to make room for one.
+const LOOK: usize = 8;
+
+/// One tick is 2^27 ns, about 134 ms.
+const TICK: u32 = 27;
+
+fn tick(now: Nanos) -> u32 {
+    (now.0 >> TICK) as u32
+}
+
+/// What makes packets one connection: VAP, protocol, addresses and ports, as the
+/// VM sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionKey {
+    local: [u64; 2],
+    remote: [u64; 2],
+    /// Local and remote port.
+    ports: u32,
+    /// VLAN tag, family and protocol; 0 in a free slot.
+    owner: u32,
+}
+
+const OWNER_IPV6: u32 = 1 << 8;
+const OWNER_VLAN: u32 = 16;
+
+fn halves(ip: IpAddr) -> [u64; 2] {
+    match ip {
+        IpAddr::V4(ip) => [0, u64::from(ip.to_bits())],
+        IpAddr::V6(ip) => [(ip.to_bits() >> 64) as u64, ip.to_bits() as u64],
+    }
+}
+
+impl ConnectionKey {
+    const FREE: ConnectionKey = ConnectionKey {
+        local: [0; 2],
+        remote: [0; 2],
+        ports: 0,
+        owner: 0,
+    };
+
+    /// The addresses and ports are local, then remote.
+    pub(crate) fn new(
+        vlan: Vlan,
+        protocol: u8,
+        addresses: (IpAddr, IpAddr),
+        ports: (u16, u16),
+    ) -> ConnectionKey {
+        let family = match addresses.0 {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => OWNER_IPV6,
+        };
+        ConnectionKey {
+            local: halves(addresses.0),
+            remote: halves(addresses.1),
+            ports: u32::from(ports.0) << 16 | u32::from(ports.1),
+            owner: u32::from(vlan.get()) << OWNER_VLAN | family | u32::from(protocol),
+        }
+    }
+
+    fn words(&self) -> [u64; 5] {
+        let [a, b] = self.local;
+        let [c, d] = self.remote;
+        [
+            a,
+            b,
+            c,
+            d,
+            u64::from(self.owner) << 32 | u64::from(self.ports),
+        ]
+    }
+
+    fn vlan(&self) -> u16 {
+        (self.owner >> OWNER_VLAN) as u16
+    }
+
+    pub(crate) fn protocol(&self) -> u8 {
+        self.owner as u8
+    }
+
+    fn address(&self, [high, low]: [u64; 2]) -> IpAddr {
+        match self.owner & OWNER_IPV6 {
+            0 => Ipv4Addr::from_bits(low as u32).into(),
+            _ => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
+        }
+    }
+
+    pub(crate) fn remote(&self) -> IpAddr {
+        self.address(self.remote)
+    }
+
+    pub(crate) fn local_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    pub(crate) fn remote_port(&self) -> u16 {
+        self.ports as u16
+    }
+}
+
+/// A connection's hot half.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Entry {
+    pub(crate) key: ConnectionKey,
+    /// Epoch in which rules last allowed, or cut, the connection.
+    pub(crate) epoch: u32,
+    /// Tick of the last packet.
+    seen: u32,
+    generation: u32,
+    /// Next slot of the bucket, or of the free ones.
+    next: u32,
+    pub(crate) state: State,
+    /// Direction of the packet that opened it.
+    pub(crate) opener: Direction,
+}
+
+// The hot half fits a cache line.
+const _: () = assert!(size_of::<Entry>() == 64);
+
+/// A connection's other half.
+#[derive(Debug, Clone, Copy)]
+struct Cold {
+    /// The rule that last allowed it.
+    rule: RuleId,
+    older: u32,
+    newer: u32,
+}
+
+/// One connection, as long as it is the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle {
+    slot: u32,
+    generation: u32,
+}
+
+/// The handle's connection is no more, or rules must be asked again: the packet
+/// must be admitted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stale;
+
+/// A connection, for lists and for other NVEs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The VAP.
+    pub vlan: Vlan,
+    /// Direction of the packet that opened it.
+    pub opener: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The VM's address.
+    pub local: IpAddr,
+    /// The other end's.
+    pub remote: IpAddr,
+    /// The VM's port; of ICMP the identifier; 0 for protocols without ports.
+    pub local_port: u16,
+    /// The other end's port; of ICMP the type of the query.
+    pub remote_port: u16,
+    /// Where it is in its life.
+    pub state: State,
+    /// Nanoseconds since the last packet, in steps of 134 ms.
+    pub idle: Nanos,
+    /// The rule that last allowed it.
+    pub rule: RuleId,
+}
+
+/// How much of the table a VAP has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    oldest: u32,
+    newest: u32,
+    /// Connections of the VAP.
+    pub count: u32,
+    /// Connections that were refused for want of room, since boot.
+    pub refused: u64,
+}
+
+impl Share {
+    const EMPTY: Share = Share {
+        oldest: NONE,
+        newest: NONE,
+        count: 0,
+        refused: 0,
+    };
+}
+
+/// Sizes of the table, and what it goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Most connections, [`BYTES_PER_CONNECTION`] each.
+    pub connections: u32,
+    /// Most connections of one VAP.
+    pub connections_per_vap: u32,
+    /// Most packets in fragments that are remembered at once, 80 bytes each.
+    pub fragments: u32,
+    /// Secret for hashes over what VMs send.
+    pub seed: u64,
+    /// How long connections may be idle.
+    pub timeouts: Timeouts,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    entries: Vec<Entry>,
+    cold: Vec<Cold>,
+    buckets: Vec<u32>,
+    shares: Vec<Share>,
+    capacity: usize,
+    per_vap: u32,
+    count: usize,
+    free: u32,
+    /// The VAP that has most, if it has at least `rival`.
+    greediest: u16,
+    /// No other VAP has more.
+    rival: u32,
+    /// Where ageing goes on.
+    cursor: usize,
+    /// Ticks that a connection may be idle, by state.
+    limits: [u32; State::COUNT],
+    secrets: Secrets,
+}
+
+impl Connections {
+    /// A table of the configured size; a smaller one if memory is short.
+    pub(crate) fn new(config: &Config) -> Connections {
+        let mut shares = Vec::new();
+        let slots = usize::from(Vlan::MAX) + 1;
+        let mut capacity = match shares.try_reserve_exact(slots) {
+            Ok(()) => (config.connections as usize).min(NONE as usize),
+            Err(_) => 0,
+        };
+        let (mut entries, mut cold, mut buckets) = (Vec::new(), Vec::new(), Vec::new());
+        while capacity > 0
+            && (entries.try_reserve_exact(capacity).is_err()
+                || cold.try_reserve_exact(capacity).is_err()
+                || buckets
+                    .try_reserve_exact(capacity.next_power_of_two())
+                    .is_err())
+        {
+            (entries, cold, buckets) = (Vec::new(), Vec::new(), Vec::new());
+            capacity /= 2;
+        }
+        if capacity > 0 {
+            shares.resize(slots, Share::EMPTY);
+            buckets.resize(capacity.next_power_of_two(), NONE);
+        }
+        let mut limits = [0; State::COUNT];
+        for state in State::ALL {
+            if let Some(limit) = limits.get_mut(*state as usize) {
+                let nanos = u64::from(config.timeouts.get(*state)) * 1_000_000_000;
+                *limit = (nanos >> TICK) as u32;
+            }
+        }
+        Connections {
+            entries,
+            cold,
+            buckets,
+            shares,
+            capacity,
+            per_vap: config.connections_per_vap,
+            count: 0,
+            free: NONE,
+            greediest: 0,
+            rival: 0,
+            cursor: 0,
+            limits,
+            secrets: Secrets::new(config.seed),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn share(&self, vlan: Vlan) -> Share {
+        let share = self.shares.get(usize::from(vlan.get()));
+        share.copied().unwrap_or(Share::EMPTY)
+    }
+
+    /// The entry in a slot in use.
+    pub(crate) fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.entries
+            .get(slot as usize)
+            .filter(|entry| entry.key.owner != 0)
+    }
+
+    /// The rule that last allowed the connection.
+    pub(crate) fn rule(&self, slot: u32) -> Option<RuleId> {
+        self.cold.get(slot as usize).map(|cold| cold.rule)
+    }
+
+    /// The slot of a connection, alive or expired.
+    pub(crate) fn find(&self, key: &ConnectionKey) -> Option<u32> {
+        let mut slot = *self.buckets.get(self.bucket(key))?;
+        while let Some(entry) = self.entries.get(slot as usize) {
+            if entry.key == *key {
+                return Some(slot);
+            }
+            slot = entry.next;
+        }
+        None
+    }
+
+    /// The slot of a handle that is still good.
+    pub(crate) fn slot(&self, handle: Handle) -> Option<u32> {
+        let entry = self.entry(handle.slot)?;
+        (entry.generation == handle.generation).then_some(handle.slot)
+    }
+
+    pub(crate) fn handle(&self, slot: u32) -> Option<Handle> {
+        let generation = self.entry(slot)?.generation;
+        Some(Handle { slot, generation })
+    }
+
+    pub(crate) fn is_expired(&self, entry: &Entry, now: Nanos) -> bool {
+        let limit = self.limits.get(entry.state as usize).copied();
+        tick(now).wrapping_sub(entry.seen) > limit.unwrap_or(0)
+    }
+
+    fn bucket(&self, key: &ConnectionKey) -> usize {
+        // There are a power of two of them, or none.
+        let mask = self.buckets.len().wrapping_sub(1);
+        self.secrets.hash(key.words()) as usize & mask
+    }
+
+    /// Follows a packet of a connection that was admitted in this epoch. `flags`
+    /// are those of TCP, 0 for all else.
+    #[inline]
+    pub(crate) fn touch(
+        &mut self,
+        handle: Handle,
+        direction: Direction,
+        flags: u8,
+        now: Nanos,
+        epoch: u32,
+    ) -> Result<(), Stale> {
+        let entry = self.entries.get_mut(handle.slot as usize).ok_or(Stale)?;
+        let limit = self.limits.get(entry.state as usize).ok_or(Stale)?;
+        let now = tick(now);
+        if entry.generation != handle.generation
+            || entry.epoch != epoch
+            || now.wrapping_sub(entry.seen) > *limit
+            || entry.state.is_reopened_by(flags)
+        {
+            return Err(Stale);
+        }
+        entry.follow(direction, flags, now);
+        Ok(())
+    }
+
+    /// Follows a packet of a connection.
+    pub(crate) fn follow(&mut self, slot: u32, direction: Direction, flags: u8, now: Nanos) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.follow(direction, flags, tick(now));
+        }
+    }
+
+    /// Notes that a rule allows the connection in this epoch.
+    pub(crate) fn allow(&mut self, slot: u32, rule: RuleId, epoch: u32) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            if entry.epoch == epoch {
+                return;
+            }
+            entry.epoch = epoch;
+            if entry.state == State::Cut {
+                entry.state = State::resuming(entry.key.protocol());
+            }
+        }
+        if let Some(cold) = self.cold.get_mut(slot as usize) {
+            cold.rule = rule;
+        }
+    }
+
+    /// Notes that no rule allows the connection in this epoch. Handles to it fail.
+    pub(crate) fn cut(&mut self, slot: u32, now: Nanos, epoch: u32) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.epoch = epoch;
+            entry.seen = tick(now);
+            if entry.state != State::Cut {
+                entry.state = State::Cut;
+                entry.generation = entry.generation.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Puts a connection that is not there, and makes room for it if it must.
+    pub(crate) fn insert(
+        &mut self,
+        key: ConnectionKey,
+        opener: Direction,
+        state: State,
+        rule: RuleId,
+        now: Nanos,
+        epoch: u32,
+    ) -> Result<Handle, DropReason> {
+        let slot = self.room_for(key.vlan(), now).and_then(|()| self.take());
+        let Some(slot) = slot else {
+            if let Some(share) = self.shares.get_mut(usize::from(key.vlan())) {
+                share.refused += 1;
+            }
+            return Err(DropReason::ConnectionLimit);
+        };
+        let bucket = self.bucket(&key);
+        let mut generation = 0;
+        if let (Some(entry), Some(first)) = (
+            self.entries.get_mut(slot as usize),
+            self.buckets.get_mut(bucket),
+        ) {
+            generation = entry.generation;
+            *entry = Entry {
+                key,
+                epoch,
+                seen: tick(now),
+                generation,
+                next: core::mem::replace(first, slot),
+                state,
+                opener,
+            };
+        }
+        if let Some(cold) = self.cold.get_mut(slot as usize) {
+            cold.rule = rule;
+        }
+        self.link(slot, key.vlan());
+        self.count += 1;
+        self.grow(key.vlan());
+        Ok(Handle { slot, generation })
+    }
+
+    /// A free slot.
+    fn take(&mut self) -> Option<u32> {
+        if let Some(entry) = self.entries.get(self.free as usize) {
+            return Some(core::mem::replace(&mut self.free, entry.next));
+        }
+        if self.entries.len() >= self.capacity {
+            return None;
+        }
+        let slot = u32::try_from(self.entries.len()).ok()?;
+        self.entries.push(Entry {
+            key: ConnectionKey::FREE,
+            epoch: 0,
+            seen: 0,
+            generation: 0,
+            next: NONE,
+            state: State::Closed,
+            opener: Direction::Egress,
+        });
+        self.cold.push(Cold {
+            rule: RuleId([0; 16]),
+            older: NONE,
+            newer: NONE,
+        });
+        Some(slot)
+    }
+
+    /// Removes a connection. Handles to it fail.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let Some(entry) = self.entry(slot) else {
+            return;
+        };
+        let (key, next) = (entry.key, entry.next);
+        self.unchain(&key, slot, next);
+        self.unlink(slot, key.vlan());
+        if let Some(share) = self.shares.get_mut(usize::from(key.vlan())) {
+            share.count = share.count.saturating_sub(1);
+        }
+        self.count -= 1;
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.key = ConnectionKey::FREE;
+            entry.generation = entry.generation.wrapping_add(1);
+            entry.next = core::mem::replace(&mut self.free, slot);
+        }
+    }
+
+    /// Takes a slot out of the chain of its bucket.
+    fn unchain(&mut self, key: &ConnectionKey, slot: u32, next: u32) {
+        let bucket = self.bucket(key);
+        let Some(first) = self.buckets.get_mut(bucket) else {
+            return;
+        };
+        if *first == slot {
+            *first = next;
+            return;
+        }
+        let mut at = *first;
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            if entry.next == slot {
+                entry.next = next;
+                return;
+            }
+            at = entry.next;
+        }
+    }
+
+    /// Removes what has expired among the next `budget` slots, and returns how many
+    /// that were.
+    pub(crate) fn age(&mut self, now: Nanos, budget: usize) -> usize {
+        let mut removed = 0;
+        for _ in 0..budget.min(self.entries.len()) {
+            if self.cursor >= self.entries.len() {
+                self.cursor = 0;
+            }
+            let slot = self.cursor as u32;
+            self.cursor += 1;
+            let expired = |entry: &Entry| self.is_expired(entry, now);
+            if self.entry(slot).is_some_and(expired) {
+                self.remove(slot);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Removes all connections of a VAP.
+    pub(crate) fn forget(&mut self, vlan: Vlan) {
+        while self.entry(self.share(vlan).oldest).is_some() {
+            self.remove(self.share(vlan).oldest);
+        }
+    }
+
+    /// Connections of a VAP that are not expired, oldest first.
+    pub(crate) fn of_vap(&self, vlan: Vlan, now: Nanos) -> impl Iterator<Item = Connection> + '_ {
+        let mut slot = self.share(vlan).oldest;
+        core::iter::from_fn(move || {
+            let (entry, cold) = (self.entry(slot)?, self.cold.get(slot as usize)?);
+            slot = cold.newer;
+            Some((entry, cold))
+        })
+        .filter(move |(entry, _)| !self.is_expired(entry, now))
+        .map(move |(entry, cold)| entry.export(vlan, cold.rule, now))
+    }
+
+    /// One connection, as in lists.
+    pub(crate) fn export(&self, slot: u32, now: Nanos) -> Option<Connection> {
+        let entry = self.entry(slot)?;
+        let vlan = Vlan::new(entry.key.vlan())?;
+        Some(entry.export(vlan, self.rule(slot)?, now))
+    }
+
+    /// Takes a connection from another NVE. Rules are asked at its first packet.
+    pub(crate) fn import(
+        &mut self,
+        connection: &Connection,
+        now: Nanos,
+        epoch: u32,
+    ) -> Result<(), DropReason> {
+        let key = ConnectionKey::new(
+            connection.vlan,
+            connection.protocol,
+            (connection.local, connection.remote),
+            (connection.local_port, connection.remote_port),
+        );
+        if let Some(slot) = self.find(&key) {
+            self.remove(slot);
+        }
+        let (opener, state, rule) = (connection.opener, connection.state, connection.rule);
+        let stale = epoch.wrapping_sub(1);
+        let handle = self.insert(key, opener, state, rule, now, stale)?;
+        if let Some(entry) = self.entries.get_mut(handle.slot as usize) {
+            entry.seen = tick(now).wrapping_sub(tick(connection.idle));
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn follow(&mut self, direction: Direction, flags: u8, now: u32) {
+        self.state = self.state.after(direction == self.opener, flags);
+        self.seen = now;
+    }
+
+    fn export(&self, vlan: Vlan, rule: RuleId, now: Nanos) -> Connection {
+        Connection {
+            vlan,
+            opener: self.opener,
+            protocol: self.key.protocol(),
+            local: self.key.address(self.key.local),
+            remote: self.key.remote(),
+            local_port: self.key.local_port(),
+            remote_port: self.key.remote_port(),
+            state: self.state,
+            idle: Nanos(u64::from(tick(now).wrapping_sub(self.seen)) << TICK),
+            rule,
+        }
+    }
+}
