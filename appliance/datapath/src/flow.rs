@@ -149,6 +149,14 @@ pub(crate) struct Path {
     pub(crate) dscp: Option<u8>,
 }
 
+impl Path {
+    /// Whether it is the verdict for a packet with these headers too: one whose
+    /// hop limit is used up is not routed like the rest of its flow.
+    pub(crate) fn takes(&self, headers: &Headers) -> bool {
+        self.rewrite.is_none() || headers.ip.as_ref().is_some_and(|ip| ip.hop_limit > 1)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     key: FlowKey,

@@ -1,6 +1,8 @@
 //! Fragmentation of IPv4 packets that a router sends into a network with a
 //! smaller MTU (RFC 791, section 3.2). IPv6 routers never do (RFC 8200, section 5).
 
+use nve_protocol::DropReason;
+
 use crate::checksum;
 use crate::packet::Ip;
 use crate::wire::ipv4::HEADER;
@@ -82,9 +84,14 @@ impl Header {
 }
 
 /// Calls `emit` with header and payload of each piece of the packet `ip` within
-/// `frame`, none of them larger than `mtu` bytes. Nothing is emitted if not even
-/// eight bytes of payload would fit.
-pub(crate) fn split(frame: &[u8], ip: &Ip, mtu: u16, mut emit: impl FnMut(&[u8], &[u8])) {
+/// `frame`, none of them larger than `mtu` bytes. It is too big, and nothing is
+/// emitted, if not even eight bytes of payload would fit.
+pub(crate) fn split(
+    frame: &[u8],
+    ip: &Ip,
+    mtu: u16,
+    mut emit: impl FnMut(&[u8], &[u8]),
+) -> Result<(), DropReason> {
     let length = usize::from(frame.get(ip.header).copied().unwrap_or_default() & 0x0f) * 4;
     let word = u16_at(frame, ip.header + 6).unwrap_or_default();
     let mut header = Header {
@@ -103,8 +110,9 @@ pub(crate) fn split(frame: &[u8], ip: &Ip, mtu: u16, mut emit: impl FnMut(&[u8],
     loop {
         let room = usize::from(mtu).saturating_sub(header.length) & !7;
         let last = payload.len() <= usize::from(mtu).saturating_sub(header.length);
+        // The first header is the longest, so this is before any piece.
         if !last && room == 0 {
-            return;
+            return Err(DropReason::TooBig);
         }
         let (piece, rest) = payload.split_at(if last { payload.len() } else { room });
         let more = if last {
@@ -115,7 +123,7 @@ pub(crate) fn split(frame: &[u8], ip: &Ip, mtu: u16, mut emit: impl FnMut(&[u8],
         header.finish(piece.len(), more | offset);
         emit(header.bytes(), piece);
         if last {
-            return;
+            return Ok(());
         }
         payload = rest;
         offset = offset.wrapping_add((piece.len() / 8) as u16);
@@ -187,8 +195,20 @@ mod tests {
                 joined.extend(piece);
                 ended = joined.len() == length;
                 assert_eq!(parsed.more_fragments, !ended || more);
-            });
+            })
+            .unwrap();
             prop_assert_eq!(joined, payload);
         }
+    }
+
+    #[test]
+    fn what_no_piece_of_would_fit_is_too_big() {
+        let frame = packet(&[7; 100], &[], 0, false);
+        let ip = Headers::parse(&frame).unwrap().ip.unwrap();
+        for mtu in [0, 20, 27] {
+            let result = split(&frame, &ip, mtu, |_, _| panic!("a piece"));
+            assert_eq!(result, Err(DropReason::TooBig));
+        }
+        assert_eq!(split(&frame, &ip, 28, |_, _| ()), Ok(()));
     }
 }

@@ -134,6 +134,7 @@ impl Datapath {
         let key = FlowKey::of_vap(vap.vlan, &headers);
         if let Some(key) = &key
             && let Some(path) = self.flows.find(key, self.epoch, now)
+            && path.takes(&headers)
         {
             return self.follow_from_trunk(now, &path, &headers, frame, sink);
         }
@@ -239,8 +240,11 @@ impl Datapath {
         fragment::split(bytes, ip, mtu, |header, payload| {
             let sent = match path.exit {
                 Exit::Vap(vlan) => {
+                    let length = ethernet::HEADER + header.len() + payload.len();
                     let tag = trunk::tag_bytes(vlan);
-                    replicate::emit(sink, &[addresses, &tag, &ethertype, header, payload])
+                    let parts = [addresses, &tag, &ethertype, header, payload];
+                    let fits = self.check_trunk_mtu(length);
+                    fits.and_then(|()| replicate::emit(sink, &parts))
                 }
                 Exit::Tunnel(vtep) => {
                     let inner = [addresses, &ethertype, header, payload];
@@ -248,7 +252,7 @@ impl Datapath {
                 }
             };
             self.count(sent);
-        });
+        })?;
         Ok(Verdict::Done)
     }
 
@@ -513,7 +517,8 @@ impl Datapath {
     /// Whether a VAP may get a copy of `length` bytes, without tag.
     fn admit_to_vap(&mut self, now: Nanos, vlan: Vlan, length: usize) -> Result<(), DropReason> {
         let meter = self.tables.meter(vlan, Direction::Ingress);
-        self.admit_rate(now, meter, length)
+        self.admit_rate(now, meter, length)?;
+        self.check_trunk_mtu(length)
     }
 
     /// Counts the drop of a copy; false if it was one.

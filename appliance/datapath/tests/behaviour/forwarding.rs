@@ -278,3 +278,16 @@ fn flows_spread_over_source_ports_and_each_keeps_its_own() {
     }
     assert!(ports.len() > 56, "{} ports for 64 flows", ports.len());
 }
+
+#[test]
+fn no_copy_is_larger_than_the_trunk_takes() {
+    let mut rig = Rig::new();
+    rig.put(&[vap(103, RED, 3)]);
+    // The uplink takes more than the trunk's 1,500 bytes.
+    let large = untagged(mac(4), Mac::BROADCAST, 1480);
+    // A copy that were tried would be counted for another reason.
+    rig.sink.refuse = true;
+    let outcome = rig.uplink(&tunnelled(PEER, RED, &large));
+    assert_eq!((outcome.verdict, outcome.sent.len()), (Verdict::Done, 0));
+    assert_eq!(rig.datapath.counters().dropped(DropReason::TooBig), 3);
+}
