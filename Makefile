@@ -5,7 +5,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
 LAB := $(SUDO) target/debug/sluice-lab
 
-.PHONY: help deps image build run test lab-test check figures clean
+.PHONY: help deps image build run test lab-test check model figures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ lab-test: build ## run the end-to-end tests only, or those named: make lab-test 
 
 check: deps ## check format and lints
 	@cargo fmt --all --check && cargo clippy --all-targets -- -D warnings && image/build.sh clippy
+
+model: deps ## hold the datapath against its reference model: 1,000,000 cases
+	@cargo test --profile model -p nve-datapath --test model -- --ignored --nocapture
 
 figures: image ## measure size, memory, idle load and synchronization
 	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures

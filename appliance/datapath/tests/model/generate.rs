@@ -1,0 +1,411 @@
+//! Cases: a topology with parts missing, then traffic and changes of the tables.
+//!
+//! Numbers are drawn small and mean something by the universe, so a failing case
+//! shrinks towards its first stations and to a whole topology. Strategies are boxed,
+//! since the trees of nested ones are kilobytes that would be moved about.
+
+use nve_protocol::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::packet::{Arp, Body, Defect, Frame, Ip, Transport};
+use crate::rules::{Arrival, Outer, Tag};
+use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
+
+/// One generated case.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Which records of the topology are missing, by bit.
+    pub missing: u64,
+    pub trunk_checksum: bool,
+    /// Entries of the flow cache: few, so that they replace each other.
+    pub flows: u32,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Changes that come as one.
+    Change(Vec<Edit>),
+    Trunk {
+        tag: Tag,
+        frame: Frame,
+        /// Whether the transport checksum is left to the NIC.
+        partial: bool,
+    },
+    Uplink(Arrival),
+    Wait {
+        nanos: u64,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub enum Edit {
+    Put(Record),
+    Delete(Key),
+}
+
+pub fn case() -> impl Strategy<Value = Case> {
+    let missing = prop_oneof![
+        3 => Just(0),
+        2 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c)| a & b & c),
+    ];
+    (missing, any::<bool>(), 0u32..3, vec(step(), 1..12)).prop_map(
+        |(missing, trunk_checksum, flows, steps)| Case {
+            missing,
+            trunk_checksum,
+            flows: 4 << (2 * flows),
+            steps,
+        },
+    )
+}
+
+fn step() -> BoxedStrategy<Step> {
+    prop_oneof![
+        10 => (tag(), trunk_frame(), prop::bool::weighted(0.2)).prop_map(
+            |(tag, (at, frame), partial)| Step::Trunk {
+                tag: tag.unwrap_or(Tag::Vlan(world::vlan(at).get())),
+                frame,
+                partial,
+            }
+        ),
+        4 => arrival().prop_map(Step::Uplink),
+        2 => vec(edit(), 1..4).prop_map(Step::Change),
+        1 => (0u64..20).prop_map(|exponent| Step::Wait { nanos: 1_000_000 << exponent }),
+    ]
+    .boxed()
+}
+
+/// `None` is the sender's own.
+fn tag() -> BoxedStrategy<Option<Tag>> {
+    prop_oneof![
+        20 => Just(None),
+        1 => (0u16..8, 0u16..4).prop_map(|(priority, at)| {
+            let vlan = [101, 104, 0, 4095][usize::from(at)];
+            Some(Tag::Vlan(priority << 13 | vlan))
+        }),
+        1 => Just(Some(Tag::None)),
+    ]
+    .boxed()
+}
+
+fn edit() -> BoxedStrategy<Edit> {
+    prop_oneof![
+        3 => record().prop_map(Edit::Put),
+        2 => record().prop_map(|record| Edit::Delete(record.key())),
+        2 => (0usize..64).prop_map(|at| {
+            let topology = world::topology();
+            Edit::Delete(topology[at % topology.len()].key())
+        }),
+        2 => (0usize..64).prop_map(|at| {
+            let topology = world::topology();
+            Edit::Put(topology[at % topology.len()])
+        }),
+    ]
+    .boxed()
+}
+
+fn record() -> BoxedStrategy<Record> {
+    let small = || (0usize..12, 0usize..12, 0usize..12, any::<bool>());
+    (0usize..8, small())
+        .prop_map(|(kind, (a, b, c, flag))| match kind {
+            0 => world::vap(a, b, c % 4 == 1, flag),
+            1 => world::fdb(a, world::any_mac(b * 2), c),
+            2 => world::neighbor(a, b, flag),
+            3 => world::flood(a, b),
+            4 => world::peer(a, b),
+            5 => Record::Network(Network {
+                vni: world::vni(a),
+                mtu: world::mtu(b),
+            }),
+            6 => world::gateway(a, b, flag, c),
+            _ => world::route(a, b, (c, a), flag),
+        })
+        .boxed()
+}
+
+/// Which MAC address a frame goes to.
+fn destination() -> BoxedStrategy<Option<Mac>> {
+    prop_oneof![
+        4 => Just(None),
+        3 => (0usize..STATIONS).prop_map(|at| Some(world::any_mac(at))),
+        2 => (0usize..32).prop_map(|at| Some(world::any_mac(at))),
+    ]
+    .boxed()
+}
+
+/// The index of the VAP that sends it, and the frame.
+fn trunk_frame() -> BoxedStrategy<(usize, Frame)> {
+    let sender = (0..VLANS, prop::bool::weighted(0.04));
+    let padding = prop_oneof![3 => Just(0usize), 1 => 0usize..40];
+    (sender, destination(), 0usize..6, body(), padding)
+        .prop_map(|((at, forged), to, network_or_station, body, padding)| {
+            let (network, index) = (at / 2, at % 2);
+            let source = match forged {
+                true => world::any_mac(at),
+                false if at == VLANS - 1 => world::mac(99),
+                false => world::mac(world::station(network, index)),
+            };
+            // Towards the gateway, or to a station of the own network.
+            let default = match network_or_station {
+                choice @ 0..2 => world::gateway_mac((network + choice).saturating_sub(1), network),
+                choice => world::mac(world::station(network, choice)),
+            };
+            let frame = Frame {
+                destination: to.unwrap_or(default),
+                source,
+                body: body.from(network, index, source),
+                padding,
+            };
+            (at, frame)
+        })
+        .boxed()
+}
+
+/// A body but for what depends on who sends it.
+#[derive(Debug, Clone)]
+enum Draft {
+    Ip {
+        six: bool,
+        source: Option<(usize, usize)>,
+        destination: (usize, usize),
+        ip: Ip,
+    },
+    Arp {
+        arp: Arp,
+        network: Option<usize>,
+        target: usize,
+        forged: bool,
+    },
+    Plain(Body),
+}
+
+impl Draft {
+    fn from(self, network: usize, index: usize, source_mac: Mac) -> Body {
+        match self {
+            Draft::Ip {
+                six,
+                source,
+                destination,
+                ip,
+            } => Body::Ip(Ip {
+                source: match source {
+                    None => world::address(network, world::station(network, index), six),
+                    Some(at) => any_address(at, six),
+                },
+                destination: any_address(destination, six),
+                ..ip
+            }),
+            Draft::Arp {
+                arp,
+                network: other,
+                target,
+                forged,
+            } => {
+                let own = world::address(network, world::station(network, index), false);
+                let near = other.unwrap_or(network);
+                let target = match target {
+                    at @ 0..STATIONS => world::address(near, world::station(near, at), false),
+                    at @ 4..6 => world::gateway_address(at, near, false),
+                    at => any_address((at, at), false),
+                };
+                let v4 = |ip| match ip {
+                    std::net::IpAddr::V4(ip) => ip,
+                    std::net::IpAddr::V6(_) => unreachable!("version 4 was asked for"),
+                };
+                Body::Arp(Arp {
+                    sender_mac: if forged { world::mac(77) } else { source_mac },
+                    sender_ip: v4(own),
+                    target_ip: v4(target),
+                    ..arp
+                })
+            }
+            Draft::Plain(body) => body,
+        }
+    }
+}
+
+fn any_address((a, b): (usize, usize), six: bool) -> std::net::IpAddr {
+    match a {
+        0..12 => world::address(a, world::station(a, b), six),
+        12..14 => world::gateway_address(a, b, six),
+        14..17 => world::outside((b % 2) as u8, six),
+        _ => world::special(b, six),
+    }
+}
+
+fn body() -> BoxedStrategy<Draft> {
+    prop_oneof![
+        12 => ip(),
+        3 => arp(),
+        1 => (0usize..4).prop_map(|kind| Draft::Plain(match kind {
+            0 => Body::Other(0x88b5),
+            1 => Body::Tagged(0x8100),
+            2 => Body::Tagged(0x88a8),
+            _ => Body::Other(0x0026),
+        })),
+    ]
+    .boxed()
+}
+
+fn arp() -> BoxedStrategy<Draft> {
+    (0usize..12, 0usize..20, 0usize..10)
+        .prop_map(|(target, odd, network)| Draft::Arp {
+            arp: Arp {
+                operation: match odd {
+                    1 | 2 => 2,
+                    3 => 3,
+                    _ => 1,
+                },
+                sender_mac: Mac::default(),
+                sender_ip: std::net::Ipv4Addr::UNSPECIFIED,
+                target_ip: std::net::Ipv4Addr::UNSPECIFIED,
+                hardware: if odd == 4 { 6 } else { 1 },
+            },
+            network: (network < NETWORKS).then_some(network),
+            target,
+            forged: odd == 5,
+        })
+        .boxed()
+}
+
+fn ip() -> BoxedStrategy<Draft> {
+    let addresses = (
+        any::<bool>(),
+        prop_oneof![9 => Just(None), 1 => (0usize..18, 0usize..12).prop_map(Some)],
+        (0usize..19, 0usize..12),
+    );
+    let fields = (
+        prop_oneof![6 => Just(64u8), 1 => 0u8..3, 1 => Just(255)],
+        prop_oneof![2 => Just(0u8), 1 => any::<u8>()],
+        any::<bool>(),
+        any::<u16>(),
+    );
+    let fragment = prop_oneof![
+        8 => Just(None),
+        1 => Just(Some((0u16, true))),
+        1 => (1u16..200, any::<bool>()).prop_map(Some),
+    ];
+    let options = prop_oneof![6 => Just(0usize), 1 => 0usize..4, 1 => Just(9)];
+    let payload = prop_oneof![
+        4 => Just(32usize),
+        2 => 0usize..100,
+        1 => 500usize..700,
+        1 => 1200usize..1600,
+    ];
+    let defect = prop_oneof![
+        40 => Just(None),
+        1 => Just(Some(Defect::Version)),
+        1 => Just(Some(Defect::HeaderLength)),
+        1 => Just(Some(Defect::TooLong)),
+        1 => Just(Some(Defect::Cut)),
+    ];
+    let rest = (fragment, options, transport(), payload, defect);
+    (addresses, fields, rest)
+        .prop_map(
+            |((six, source, destination), (hop_limit, traffic_class, dont_fragment, id), rest)| {
+                let (fragment, options, transport, payload, defect) = rest;
+                let nobody = world::address(0, 1, six);
+                Draft::Ip {
+                    six,
+                    source,
+                    destination,
+                    ip: Ip {
+                        source: nobody,
+                        destination: nobody,
+                        hop_limit,
+                        traffic_class,
+                        dont_fragment,
+                        fragment,
+                        id,
+                        // Of IPv6, that is how many there are: some, or too many.
+                        options,
+                        transport,
+                        payload,
+                        defect,
+                    },
+                }
+            },
+        )
+        .boxed()
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(80u16), Just(4000), Just(53), Just(65535)]
+}
+
+fn transport() -> BoxedStrategy<Transport> {
+    prop_oneof![
+        3 => (port(), port()).prop_map(|(source, destination)| Transport::Ports {
+            protocol: 17,
+            source,
+            destination,
+        }),
+        3 => (port(), port(), 0usize..6).prop_map(|(source, destination, flags)| Transport::Tcp {
+            source,
+            destination,
+            flags: [0x02, 0x12, 0x10, 0x11, 0x04, 0x00][flags],
+        }),
+        3 => (0usize..10, 0u16..2).prop_map(|(kind, id)| {
+            // Echo of both versions, errors, and what has no meaning in one of them.
+            let kind = [8u8, 0, 128, 129, 3, 11, 1, 2, 13, 135][kind];
+            Transport::Icmp { kind, code: 0, id }
+        }),
+        1 => (0usize..3, port(), port()).prop_map(|(protocol, source, destination)| {
+            let protocol = [132, 136, 33][protocol];
+            Transport::Ports { protocol, source, destination }
+        }),
+        1 => (0usize..3).prop_map(|at| Transport::Other([47, 50, 59][at])),
+    ]
+    .boxed()
+}
+
+fn arrival() -> BoxedStrategy<Arrival> {
+    let outer = prop_oneof![
+        12 => (any::<bool>(), 0usize..3).prop_map(|(checksum, padding)| Outer::Right {
+            checksum,
+            padding: padding * 5,
+        }),
+        1 => (0usize..8).prop_map(|at| match at {
+            0 => Outer::OtherStation,
+            1 => Outer::OtherAddress,
+            2 => Outer::OtherPort,
+            3 => Outer::BadChecksum,
+            4 => Outer::BadUdpChecksum,
+            5 => Outer::BadUdpLength,
+            6 => Outer::Fragment,
+            _ => Outer::NoVni,
+        }),
+    ];
+    let inner = (destination(), 0usize..2, 0usize..STATIONS, body());
+    let tunnelled = (0..VTEPS.len() + 1, 0..NETWORKS + 1, inner, outer).prop_map(
+        |(vtep, network, (to, index, from, body), outer)| {
+            let source = world::mac(world::station(network, from));
+            Arrival::Tunnelled {
+                source: *VTEPS.get(vtep).unwrap_or(&world::WAY_OUT),
+                vni: match network {
+                    NETWORKS => 77,
+                    network => world::vni(network).get(),
+                },
+                inner: Frame {
+                    destination: to.unwrap_or(world::mac(world::station(network, index))),
+                    source,
+                    body: body.from(network, from, source),
+                    padding: 0,
+                },
+                outer,
+            }
+        },
+    );
+    let arp = (0usize..5, 0u8..3).prop_map(|(at, mac)| Arrival::Arp {
+        ip: match at {
+            0 => world::WAY_OUT,
+            at => *VTEPS.get(at - 1).unwrap_or(&world::VTEP),
+        },
+        mac: match mac {
+            2 => Mac::BROADCAST,
+            mac => Mac([0x52, 0x54, 0, 0, 1, mac]),
+        },
+    });
+    prop_oneof![5 => tunnelled, 1 => arp].boxed()
+}

@@ -1,0 +1,240 @@
+//! The reference model: what an NVE does, written as plainly as possible.
+//!
+//! Tables are a list of records that is read from front to back for each
+//! question. Nothing is kept between packets but what the rules themselves
+//! remember.
+
+mod routing;
+mod switching;
+mod underlay;
+
+pub use switching::Tag;
+pub use underlay::{Arrival, Outer};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use nve_datapath::TableError;
+use nve_protocol::*;
+
+use crate::packet::{Defect, Frame, Ip, Transport};
+
+/// Largest IP packet on the trunk and on the uplink.
+pub const TRUNK_MTU: usize = 1500;
+pub const UPLINK_MTU: usize = 1550;
+/// Outer IPv4, UDP and VXLAN headers (RFC 7348, section 5).
+const OVERHEAD: usize = 20 + 8 + 8;
+/// Most IPv6 extension headers that the datapath follows.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A frame that leaves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sent {
+    Trunk {
+        bytes: Vec<u8>,
+    },
+    Tunnel {
+        next_hop: Mac,
+        vtep: IpAddr,
+        vni: u32,
+        inner: Vec<u8>,
+    },
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sent::Trunk { bytes } => write!(f, "Trunk({})", hex(bytes)),
+            Sent::Tunnel {
+                next_hop,
+                vtep,
+                vni,
+                inner,
+            } => write!(f, "Tunnel({next_hop} {vtep} {vni} {})", hex(inner)),
+        }
+    }
+}
+
+/// Bytes for a report: as much as headers need, and how many there are.
+pub fn hex(bytes: &[u8]) -> String {
+    let shown: String = bytes
+        .iter()
+        .take(90)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{shown} [{}]", bytes.len())
+}
+
+/// All that becomes of one frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the host stack gets it.
+    pub host: bool,
+    /// In any order.
+    pub sent: Vec<Sent>,
+    pub drops: BTreeMap<DropReason, u64>,
+    pub answers: u64,
+}
+
+impl Outcome {
+    pub fn dropped(reason: DropReason) -> Outcome {
+        let mut outcome = Outcome::default();
+        outcome.note(Err(reason));
+        outcome
+    }
+
+    fn note(&mut self, result: Result<Sent, DropReason>) {
+        match result {
+            Ok(sent) => self.sent.push(sent),
+            Err(reason) => *self.drops.entry(reason).or_default() += 1,
+        }
+    }
+}
+
+/// Who gets a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    Vap(Vlan),
+    Vtep(IpAddr),
+}
+
+/// The NVE.
+#[derive(Debug, Default)]
+pub struct Model {
+    records: BTreeMap<Key, Record>,
+    /// Underlay stations that have told their MAC address.
+    next_hops: BTreeMap<Ipv4Addr, Mac>,
+}
+
+impl Model {
+    pub fn put(&mut self, record: &Record) -> Result<Option<Record>, TableError> {
+        let usable = match record {
+            Record::Vap(vap) => vap.mac.is_unicast(),
+            Record::Fdb(fdb) => fdb.mac.is_unicast() && is_vtep(fdb.vtep),
+            Record::Neighbor(neighbor) => neighbor.mac.is_unicast(),
+            Record::Gateway(gateway) => gateway.mac.is_unicast(),
+            Record::Flood(flood) => is_vtep(flood.vtep),
+            Record::Peer(peer) => is_vtep(peer.vtep),
+            _ => true,
+        };
+        match usable {
+            true => Ok(self.records.insert(record.key(), *record)),
+            false => Err(TableError::BadRecord),
+        }
+    }
+
+    pub fn delete(&mut self, key: &Key) -> Option<Record> {
+        self.records.remove(key)
+    }
+
+    /// To be called after each change as a whole: next hops that no VTEP needs any
+    /// more are forgotten.
+    pub fn changed(&mut self) {
+        let needed: Vec<Ipv4Addr> = self.vteps().into_iter().map(underlay::next_hop).collect();
+        self.next_hops.retain(|ip, _| needed.contains(ip));
+    }
+
+    pub fn digest(&self) -> TableDigest {
+        let mut digest = TableDigest::default();
+        for record in self.records.values() {
+            digest.add(record);
+        }
+        digest
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    fn vap(&self, vlan: u16) -> Option<&Vap> {
+        self.vaps().find(|vap| vap.vlan.get() == vlan)
+    }
+
+    fn vaps(&self) -> impl Iterator<Item = &Vap> {
+        self.records().filter_map(|record| match record {
+            Record::Vap(vap) => Some(vap),
+            _ => None,
+        })
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.records().filter_map(|record| match record {
+            Record::Gateway(gateway) => Some(gateway),
+            _ => None,
+        })
+    }
+
+    /// The MAC address that goes with an IP address.
+    fn neighbor(&self, vni: Vni, ip: IpAddr) -> Option<Mac> {
+        self.records().find_map(|record| match record {
+            Record::Neighbor(neighbor) => {
+                ((neighbor.vni, neighbor.ip) == (vni, ip)).then_some(neighbor.mac)
+            }
+            _ => None,
+        })
+    }
+
+    /// VTEPs that any record names.
+    fn vteps(&self) -> Vec<IpAddr> {
+        self.records()
+            .filter_map(|record| match record {
+                Record::Fdb(fdb) => Some(fdb.vtep),
+                Record::Flood(flood) => Some(flood.vtep),
+                Record::Peer(peer) => Some(peer.vtep),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Bytes of the largest IP packet in a network.
+    fn mtu(&self, vni: Vni) -> usize {
+        let mtu = self.records().find_map(|record| match record {
+            Record::Network(network) => (network.vni == vni).then_some(network.mtu),
+            _ => None,
+        });
+        usize::from(mtu.unwrap_or(u16::MAX))
+    }
+
+    /// Whether a VAP may have `station` beside its own address.
+    fn takes(&self, vap: &Vap, _station: Mac) -> bool {
+        !vap.port_security
+    }
+}
+
+fn is_vtep(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback()
+}
+
+/// Refuses what a frame's headers get wrong, whoever sends it.
+fn well_formed(frame: &Frame) -> Result<(), DropReason> {
+    let Some(ip) = frame.ip() else {
+        return Ok(());
+    };
+    match ip.defect {
+        Some(Defect::Version | Defect::HeaderLength) => return Err(DropReason::MalformedIp),
+        Some(Defect::TooLong) => return Err(DropReason::Truncated),
+        Some(Defect::Cut) | None => {}
+    }
+    if !ip.is_v4() && ip.options > MAX_EXTENSIONS {
+        return Err(DropReason::MalformedIp);
+    }
+    if ip.is_later_fragment() {
+        return Ok(());
+    }
+    match transport_header(ip) {
+        needed if ip.ip_payload().len() < needed => Err(DropReason::MalformedTransport),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the transport header that must be there.
+fn transport_header(ip: &Ip) -> usize {
+    match ip.transport {
+        Transport::Tcp { .. } => 20,
+        Transport::Ports { protocol: 132, .. } => 12,
+        Transport::Ports { .. } => 8,
+        Transport::Icmp { .. } => 4,
+        Transport::Other(_) => 0,
+    }
+}

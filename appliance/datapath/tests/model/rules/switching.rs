@@ -1,0 +1,183 @@
+//! Within a network: who gets a frame, and what is answered for others.
+
+use nve_protocol::*;
+
+use super::{Model, Outcome, Receiver, Sent, TRUNK_MTU, well_formed};
+use crate::packet::{Arp, Body, ETHERNET, Frame, tagged};
+
+/// How a frame came in on the trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// With this TCI: priority and VLAN identifier.
+    Vlan(u16),
+    /// With another tag, or with none.
+    None,
+}
+
+impl Model {
+    /// What a VM sends.
+    pub fn trunk(&self, tag: Tag, frame: &Frame) -> Outcome {
+        self.try_trunk(tag, frame).unwrap_or_else(Outcome::dropped)
+    }
+
+    fn try_trunk(&self, tag: Tag, frame: &Frame) -> Result<Outcome, DropReason> {
+        let Tag::Vlan(tci) = tag else {
+            return Err(match frame.body {
+                // It is taken for the trunk's tag, and no VAP has it.
+                Body::Tagged(0x8100) => DropReason::UnknownVlan,
+                _ => DropReason::Untagged,
+            });
+        };
+        let vap = self.vap(tci & 0x0fff).ok_or(DropReason::UnknownVlan)?;
+        well_formed(frame)?;
+        check_sender(vap, frame)?;
+        if let Body::Arp(arp) = &frame.body
+            && let Some(owner) = self.owner(vap, arp)?
+        {
+            let reply = Arp {
+                operation: 2,
+                sender_mac: owner,
+                sender_ip: arp.target_ip,
+                target_ip: arp.sender_ip,
+                hardware: 1,
+            };
+            let bytes = [
+                &vap.mac.0[..],
+                &owner.0,
+                &[0x08, 0x06],
+                &reply.with_target(vap.mac),
+                &vec![0; frame.padding],
+            ]
+            .concat();
+            return Ok(Outcome {
+                sent: vec![Sent::Trunk {
+                    // Its priority came with the request.
+                    bytes: tagged(&bytes, tci),
+                }],
+                answers: 1,
+                ..Outcome::default()
+            });
+        }
+        if let Some(gateway) = self
+            .gateways()
+            .find(|gateway| (gateway.vni, gateway.mac) == (vap.vni, frame.destination))
+        {
+            return self.route(vap, gateway, frame);
+        }
+        let receivers = self.receivers(vap.vni, frame.destination, Some(vap.vlan));
+        self.give(vap.vni, &receivers, &[frame.encode()])
+    }
+
+    /// Who has the address that an ARP request asks for, unless it is the asking
+    /// VM, which may be looking for duplicates (RFC 5227).
+    fn owner(&self, vap: &Vap, arp: &Arp) -> Result<Option<Mac>, DropReason> {
+        if arp.hardware != 1 || !matches!(arp.operation, 1 | 2) || arp.sender_mac != vap.mac {
+            return Err(DropReason::Arp);
+        }
+        if arp.operation != 1 {
+            return Ok(None);
+        }
+        let target = arp.target_ip.into();
+        let gateway = self
+            .gateways()
+            .find(|gateway| (gateway.vni, gateway.ip) == (vap.vni, target));
+        let owner = match gateway {
+            Some(gateway) => Some(gateway.mac),
+            None => self.neighbor(vap.vni, target),
+        };
+        Ok(owner.filter(|owner| *owner != vap.mac))
+    }
+
+    /// Who gets a frame in a network. `from` is the VAP that it came from; what
+    /// came out of a tunnel never goes back into one.
+    pub(super) fn receivers(
+        &self,
+        vni: Vni,
+        destination: Mac,
+        from: Option<Vlan>,
+    ) -> Vec<Receiver> {
+        let members = || self.vaps().filter(|vap| vap.vni == vni);
+        if !destination.is_multicast() {
+            if let Some(owner) = members().find(|vap| vap.mac == destination) {
+                return vec![Receiver::Vap(owner.vlan)];
+            }
+            let remote = self.records().find_map(|record| match record {
+                Record::Fdb(fdb) => ((fdb.vni, fdb.mac) == (vni, destination)).then_some(fdb.vtep),
+                _ => None,
+            });
+            if let (Some(vtep), Some(_)) = (remote, from) {
+                return vec![Receiver::Vtep(vtep)];
+            }
+        }
+        let mut receivers: Vec<Receiver> = members()
+            .filter(|vap| Some(vap.vlan) != from)
+            .filter(|vap| destination.is_multicast() || self.takes(vap, destination))
+            .map(|vap| Receiver::Vap(vap.vlan))
+            .collect();
+        if from.is_some() {
+            receivers.extend(self.records().filter_map(|record| match record {
+                Record::Flood(flood) => (flood.vni == vni).then_some(Receiver::Vtep(flood.vtep)),
+                _ => None,
+            }));
+        }
+        receivers
+    }
+
+    /// Sends each of the frames, which have no tag, to each of the receivers.
+    pub(super) fn give(
+        &self,
+        vni: Vni,
+        receivers: &[Receiver],
+        frames: &[Vec<u8>],
+    ) -> Result<Outcome, DropReason> {
+        if receivers.is_empty() {
+            return Err(DropReason::NoReceiver);
+        }
+        let mut outcome = Outcome::default();
+        for receiver in receivers {
+            for frame in frames {
+                outcome.note(match *receiver {
+                    Receiver::Vap(vlan) => to_vap(vlan, frame),
+                    Receiver::Vtep(vtep) => self.to_vtep(vni, vtep, frame),
+                });
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Refuses what no VM may send.
+fn check_sender(vap: &Vap, frame: &Frame) -> Result<(), DropReason> {
+    if frame.source != vap.mac {
+        return Err(DropReason::SourceMac);
+    }
+    if frame.destination == frame.source {
+        return Err(DropReason::Hairpin);
+    }
+    check_common(frame)
+}
+
+/// Refuses what neither a VM nor a VTEP may send.
+pub(super) fn check_common(frame: &Frame) -> Result<(), DropReason> {
+    if is_link_local_group(frame.destination) {
+        return Err(DropReason::LinkLocalGroup);
+    }
+    match frame.body {
+        Body::Tagged(_) => Err(DropReason::InnerVlan),
+        _ => Ok(()),
+    }
+}
+
+/// IEEE 802.1Q, table 8-1.
+fn is_link_local_group(mac: Mac) -> bool {
+    mac.0[..5] == [0x01, 0x80, 0xc2, 0, 0] && mac.0[5] < 0x10
+}
+
+fn to_vap(vlan: Vlan, frame: &[u8]) -> Result<Sent, DropReason> {
+    if frame.len() > TRUNK_MTU + ETHERNET {
+        return Err(DropReason::TooBig);
+    }
+    Ok(Sent::Trunk {
+        bytes: tagged(frame, vlan.get()),
+    })
+}

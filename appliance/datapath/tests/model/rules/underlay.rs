@@ -1,0 +1,138 @@
+//! Into tunnels and out of them (RFC 7348), and underlay stations.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use nve_protocol::*;
+
+use super::{Model, OVERHEAD, Outcome, Sent, UPLINK_MTU, switching, well_formed};
+use crate::packet::{Body, Frame};
+use crate::world::{VTEP, WAY_OUT};
+
+/// What comes in on the uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    Tunnelled {
+        source: Ipv4Addr,
+        vni: u32,
+        inner: Frame,
+        outer: Outer,
+    },
+    /// ARP of an underlay station.
+    Arp { ip: Ipv4Addr, mac: Mac },
+}
+
+/// How the outer headers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outer {
+    /// Right, with a UDP checksum or without, and with padding behind.
+    Right {
+        checksum: bool,
+        padding: usize,
+    },
+    OtherStation,
+    OtherAddress,
+    /// No VXLAN.
+    OtherPort,
+    BadChecksum,
+    BadUdpChecksum,
+    BadUdpLength,
+    Fragment,
+    /// Without the I flag.
+    NoVni,
+}
+
+/// The station that frames for a VTEP are sent to.
+pub(super) fn next_hop(vtep: IpAddr) -> Ipv4Addr {
+    match vtep {
+        IpAddr::V4(vtep) if vtep.octets()[..3] == VTEP.octets()[..3] => vtep,
+        _ => WAY_OUT,
+    }
+}
+
+impl Model {
+    /// What another VTEP, or an underlay station, sends.
+    pub fn uplink(&mut self, arrival: &Arrival) -> Outcome {
+        let result = match arrival {
+            Arrival::Arp { ip, mac } => {
+                let needed = self.vteps().into_iter().any(|vtep| next_hop(vtep) == *ip);
+                if needed && mac.is_unicast() {
+                    self.next_hops.insert(*ip, *mac);
+                }
+                Ok(Outcome {
+                    host: true,
+                    ..Outcome::default()
+                })
+            }
+            Arrival::Tunnelled {
+                source,
+                vni,
+                inner,
+                outer,
+            } => self.out_of_tunnel(*source, *vni, inner, *outer),
+        };
+        result.unwrap_or_else(Outcome::dropped)
+    }
+
+    fn out_of_tunnel(
+        &self,
+        source: Ipv4Addr,
+        vni: u32,
+        inner: &Frame,
+        outer: Outer,
+    ) -> Result<Outcome, DropReason> {
+        match outer {
+            Outer::Right { .. } => {}
+            Outer::OtherStation | Outer::OtherAddress => return Err(DropReason::NotForUs),
+            Outer::OtherPort => {
+                return Ok(Outcome {
+                    host: true,
+                    ..Outcome::default()
+                });
+            }
+            Outer::BadChecksum => return Err(DropReason::OuterIp),
+            Outer::BadUdpChecksum | Outer::BadUdpLength => return Err(DropReason::OuterUdp),
+            Outer::Fragment => return Err(DropReason::OuterFragment),
+            Outer::NoVni => return Err(DropReason::VxlanFlags),
+        }
+        let vni = Vni::new(vni).ok_or(DropReason::UnknownVni)?;
+        if !self.vaps().any(|vap| vap.vni == vni) {
+            return Err(DropReason::UnknownVni);
+        }
+        let source = source.into();
+        let may_send = self.records().any(|record| match record {
+            Record::Flood(flood) => (flood.vni, flood.vtep) == (vni, source),
+            Record::Peer(peer) => (peer.vni, peer.vtep) == (vni, source),
+            _ => false,
+        });
+        if !may_send {
+            return Err(DropReason::UnknownVtep);
+        }
+        well_formed(inner)?;
+        // RFC 7348, section 6.1; of several faults this one counts.
+        if let Body::Tagged(_) = inner.body {
+            return Err(DropReason::InnerVlan);
+        }
+        switching::check_common(inner)?;
+        let receivers = self.receivers(vni, inner.destination, None);
+        if receivers.is_empty() && !inner.destination.is_multicast() {
+            return Err(DropReason::SplitHorizon);
+        }
+        self.give(vni, &receivers, &[inner.encode()])
+    }
+
+    pub(super) fn to_vtep(&self, vni: Vni, vtep: IpAddr, frame: &[u8]) -> Result<Sent, DropReason> {
+        let next_hop = *self
+            .next_hops
+            .get(&next_hop(vtep))
+            .ok_or(DropReason::UnderlayUnresolved)?;
+        if frame.len() + OVERHEAD > UPLINK_MTU {
+            return Err(DropReason::TooBig);
+        }
+        Ok(Sent::Tunnel {
+            next_hop,
+            vtep,
+            vni: vni.get(),
+            inner: frame.to_vec(),
+        })
+    }
+}

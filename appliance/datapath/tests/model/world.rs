@@ -1,0 +1,242 @@
+//! The universe of the generated cases: small, so that everything collides.
+//!
+//! Network `n` has the stations `2n+1` and `2n+2` here, `n+11` behind PEER and
+//! `n+21` behind OTHER. Router 1 joins networks 0 and 1, router 2 joins 1 and 2.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use nve_protocol::*;
+
+pub const UPLINK_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+pub const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+/// Way to VTEPs outside of the prefix.
+pub const WAY_OUT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const VTEPS: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(192, 0, 2, 12),
+    Ipv4Addr::new(192, 0, 2, 13),
+    // Behind the way out.
+    Ipv4Addr::new(198, 51, 100, 7),
+];
+pub const NETWORKS: usize = 3;
+/// Stations of a network, in the order of [`station`].
+pub const STATIONS: usize = 4;
+pub const VLANS: usize = 2 * NETWORKS + 1;
+const MTUS: [u16; 6] = [1450, 1400, 1280, 600, 68, 20];
+
+pub fn vni(network: usize) -> Vni {
+    const IDS: [u32; NETWORKS] = [5001, 0, Vni::MAX];
+    Vni::new(IDS[network % NETWORKS]).unwrap()
+}
+
+/// Tag of a VAP; the last one is no network's at first.
+pub fn vlan(index: usize) -> Vlan {
+    Vlan::new(101 + (index % VLANS) as u16).unwrap()
+}
+
+pub fn mtu(index: usize) -> u16 {
+    MTUS[index % MTUS.len()]
+}
+
+pub fn mac(station: u8) -> Mac {
+    Mac([0x02, 0, 0, 0, 0, station])
+}
+
+/// Number of a network's station: two are here, two elsewhere.
+pub fn station(network: usize, index: usize) -> u8 {
+    let network = (network % NETWORKS) as u8;
+    match index % STATIONS {
+        0 => 2 * network + 1,
+        1 => 2 * network + 2,
+        2 => network + 11,
+        _ => network + 21,
+    }
+}
+
+pub fn address(network: usize, host: u8, six: bool) -> IpAddr {
+    let network = (network % NETWORKS) as u8;
+    match six {
+        false => Ipv4Addr::new(10, 0, network, host).into(),
+        true => Ipv6Addr::new(0xfd00, 0, 0, u16::from(network), 0, 0, 0, u16::from(host)).into(),
+    }
+}
+
+pub fn router(index: usize) -> RouterId {
+    RouterId([1 + (index % 2) as u8; 16])
+}
+
+pub fn gateway_mac(router: usize, network: usize) -> Mac {
+    let (router, network) = ((router % 2) as u8, (network % NETWORKS) as u8);
+    Mac([0x02, 0xff, 0, 0, router, network])
+}
+
+/// Address of a router's interface on a network.
+pub fn gateway_address(router: usize, network: usize, six: bool) -> IpAddr {
+    address(network, 254 - (router % 2) as u8, six)
+}
+
+/// A router's interface. The first network's may have a wider prefix, which
+/// holds the next network's too.
+pub fn gateway(at: usize, network: usize, six: bool, shape: usize) -> Record {
+    let ip = gateway_address(at, network, six);
+    let length = match (six, shape % 3, network % NETWORKS) {
+        (false, 1, 0) => 23,
+        (false, 2, _) => 25,
+        (false, ..) => 24,
+        (true, 1, 0) => 48,
+        (true, 2, _) => 127,
+        (true, ..) => 64,
+    };
+    Record::Gateway(Gateway {
+        vni: vni(network),
+        ip,
+        prefix: Prefix::around(ip, length).unwrap(),
+        mac: gateway_mac(at, network),
+        router: router(at),
+    })
+}
+
+/// A route whose destination is around an address of the universe.
+pub fn route(at: usize, to: usize, next: (usize, usize), six: bool) -> Record {
+    let (ip, length) = match (to % 6, six) {
+        (0, false) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+        (0, true) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+        (1, false) => (outside(0, six), 16),
+        (1, true) => (outside(0, six), 48),
+        (2, false) => (outside(0, six), 32),
+        (2, true) => (outside(0, six), 128),
+        (3, false) => (address(2, 1, six), 24),
+        (3, true) => (address(2, 1, six), 64),
+        (4, false) => (address(1, 3, six), 32),
+        (4, true) => (address(1, 3, six), 128),
+        (_, false) => (address(0, 1, six), 8),
+        (_, true) => (address(0, 1, six), 16),
+    };
+    let (network, host) = next;
+    Record::Route(Route {
+        router: router(at),
+        destination: Prefix::around(ip, length).unwrap(),
+        next_hop: address(network, station(network, host), six),
+    })
+}
+
+/// An address of no network here.
+pub fn outside(host: u8, six: bool) -> IpAddr {
+    match six {
+        false => Ipv4Addr::new(172, 16, 5, host).into(),
+        true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)).into(),
+    }
+}
+
+/// Addresses with a meaning of their own.
+pub fn special(index: usize, six: bool) -> IpAddr {
+    let text = match (index % 7, six) {
+        (0, false) => "0.0.0.0",
+        (1, false) => "255.255.255.255",
+        (2, false) => "224.0.0.251",
+        (3, false) => "127.0.0.1",
+        (4, false) => "169.254.169.254",
+        (5, false) => "0.1.2.3",
+        (_, false) => "240.0.0.1",
+        (0, true) => "::",
+        (1, true) => "::1",
+        (2, true) => "ff02::1",
+        (3, true) => "fe80::1",
+        (4, true) => "ff0e::5",
+        (5, true) => "::ffff:10.0.0.1",
+        (_, true) => "fec0::1",
+    };
+    text.parse().unwrap()
+}
+
+/// MAC addresses: stations, gateways, groups and such that nobody may have.
+pub fn any_mac(index: usize) -> Mac {
+    match index % 32 {
+        at @ 0..12 => mac(station(at / 4, at)),
+        at @ 12..18 => gateway_mac(at / 3, at),
+        18 | 19 => Mac::BROADCAST,
+        20 => Mac([0x33, 0x33, 0, 0, 0, 1]),
+        21 => Mac([0x01, 0, 0x5e, 0, 0, 0xfb]),
+        22 => Mac([0x01, 0x80, 0xc2, 0, 0, 0x0e]),
+        23 => Mac([0x01, 0x80, 0xc2, 0, 0, 0x10]),
+        24 => Mac([0; 6]),
+        at => mac(at as u8 + 30),
+    }
+}
+
+pub fn vap(at: usize, network: usize, other_mac: bool, port_security: bool) -> Record {
+    let at = at % VLANS;
+    let station = station(at / 2, at % 2) + if other_mac { 100 } else { 0 };
+    Record::Vap(Vap {
+        vlan: vlan(at),
+        port: PortId([at as u8; 16]),
+        vni: vni(network),
+        // Each VAP has addresses of its own: which of two VAPs with one address is
+        // found is unspecified.
+        mac: mac(if at == VLANS - 1 { 99 } else { station }),
+        port_security,
+    })
+}
+
+pub fn neighbor(network: usize, index: usize, six: bool) -> Record {
+    let host = station(network, index);
+    Record::Neighbor(Neighbor {
+        vni: vni(network),
+        ip: address(network, host, six),
+        mac: mac(host),
+    })
+}
+
+pub fn fdb(network: usize, station: Mac, vtep: usize) -> Record {
+    Record::Fdb(Fdb {
+        vni: vni(network),
+        mac: station,
+        vtep: VTEPS[vtep % VTEPS.len()].into(),
+    })
+}
+
+pub fn flood(network: usize, vtep: usize) -> Record {
+    Record::Flood(Flood {
+        vni: vni(network),
+        vtep: VTEPS[vtep % VTEPS.len()].into(),
+    })
+}
+
+pub fn peer(network: usize, vtep: usize) -> Record {
+    Record::Peer(Peer {
+        vni: vni(network),
+        vtep: VTEPS[vtep % VTEPS.len()].into(),
+    })
+}
+
+/// A topology in which everything works.
+pub fn topology() -> Vec<Record> {
+    let mut records = Vec::new();
+    for network in 0..NETWORKS {
+        for index in 0..2 {
+            let at = 2 * network + index;
+            records.push(vap(at, network, false, at != 1));
+            records.push(flood(network, index));
+            records.push(fdb(network, mac(station(network, 2 + index)), index));
+        }
+        for six in [false, true] {
+            for index in 0..STATIONS {
+                records.push(neighbor(network, index, six));
+            }
+            for at in 0..2 {
+                if (at..at + 2).contains(&network) {
+                    records.push(gateway(at, network, six, 0));
+                }
+            }
+        }
+        records.push(peer(network, 2));
+        records.push(Record::Network(Network {
+            vni: vni(network),
+            mtu: mtu(network),
+        }));
+    }
+    for six in [false, true] {
+        records.push(route(0, 1, (1, 2), six));
+        records.push(route(0, 3, (1, 3), six));
+    }
+    records
+}
