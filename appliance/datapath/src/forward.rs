@@ -10,6 +10,7 @@ use nve_protocol::{DropReason, Gateway, Mac, Vap, Vlan, Vni};
 
 use crate::packet::{Headers, Ip};
 use crate::tables::{Hop, Tables, VtepIndex};
+use crate::wire::nd;
 
 /// Where a frame goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,9 @@ fn route(tables: &Tables, gateway: &Gateway, headers: &Headers) -> Result<Forwar
         .ip
         .as_ref()
         .ok_or(Refusal::Silent(DropReason::Gateway))?;
-    if tables.is_router_address(gateway.router, ip.destination) {
+    if tables.is_router_address(gateway.router, ip.destination)
+        || nd::link_local(gateway.mac) == ip.destination
+    {
         return Err(Refusal::Gateway);
     }
     if is_martian_source(ip.source) || is_martian_destination(ip.destination) {

@@ -10,16 +10,19 @@ use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
 
 use crate::counters::Counters;
 use crate::flow::{Exit, FlowCache, FlowKey, Path};
-use crate::forward::{self, Forward, Receivers};
+use crate::forward::{self, Forward, Receivers, Refusal};
 use crate::frame::Frame;
+use crate::meter::Meter;
 use crate::packet::{Headers, Ip};
 use crate::replicate;
+use crate::respond::{self, Answer, Reply, Request};
 use crate::tables::{MeterIndex, Tables, VtepIndex};
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
 use crate::uplink;
 use crate::wire::{ethernet, vxlan};
-use crate::{BURST, Nanos, Side, Sink, Verdict, checksum, dscp, fragment, rewrite};
+use crate::{BURST, Nanos, Side, Sink, Verdict};
+use crate::{checksum, dscp, fragment, icmp, rewrite, spoof};
 
 /// What the datapath must know of its NICs and of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Datapath {
     pub(crate) underlay: Underlay,
     pub(crate) counters: Counters,
     flows: FlowCache,
+    /// Limits ICMP errors.
+    errors: Meter,
     /// Counts changes of the tables; verdicts of another epoch are stale.
     epoch: u32,
 }
@@ -58,6 +63,7 @@ impl Datapath {
             underlay,
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
+            errors: icmp::limiter(),
             epoch: 0,
         };
         datapath.update(Nanos(0), |_| ());
@@ -136,7 +142,7 @@ impl Datapath {
             && let Some(path) = self.flows.find(key, self.epoch, now)
             && path.takes(&headers)
         {
-            return self.follow_from_trunk(now, &path, &headers, frame, sink);
+            return self.follow_from_trunk(now, &vap, &path, &headers, frame, sink);
         }
         self.first_from_trunk(now, &vap, &headers, key, frame, sink)
     }
@@ -151,16 +157,15 @@ impl Datapath {
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
-        trunk::check(vap, headers)?;
-        if headers.ethertype == ethernet::ARP
-            && let Some(reply) = trunk::answer_arp(&self.tables, vap, frame.bytes())?
-        {
-            trunk::write_arp_reply(frame, &reply);
-            self.counters.answers += 1;
-            return Ok(Verdict::Send(Side::Trunk));
+        trunk::check(headers)?;
+        spoof::check(&self.tables, vap, headers, frame.bytes())?;
+        if self.respond(vap, headers, frame, sink)? {
+            return Ok(Verdict::Done);
         }
-        let forward =
-            forward::decide(&self.tables, vap, headers).map_err(|refusal| refusal.reason())?;
+        let forward = match forward::decide(&self.tables, vap, headers) {
+            Ok(forward) => forward,
+            Err(refusal) => return self.refuse(now, vap, refusal, headers, frame, sink),
+        };
         let exit = match forward.receivers {
             Receivers::Vap(vlan) => Exit::Vap(vlan),
             Receivers::Vtep(vtep) => Exit::Tunnel(vtep),
@@ -179,13 +184,89 @@ impl Datapath {
         if let Some(key) = key {
             self.flows.insert(key, path, self.epoch, now);
         }
-        self.follow_from_trunk(now, &path, headers, frame, sink)
+        self.follow_from_trunk(now, vap, &path, headers, frame, sink)
+    }
+
+    /// Answers what the NVE answers by itself; whether the frame is done with.
+    fn respond(
+        &mut self,
+        vap: &Vap,
+        headers: &Headers,
+        frame: &Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<bool, DropReason> {
+        let request = Request {
+            tables: &self.tables,
+            vap,
+            headers,
+            frame: frame.bytes(),
+        };
+        let mut reply = Reply::new();
+        match respond::answer(&request, &mut reply)? {
+            Answer::Pass => return Ok(false),
+            Answer::Consumed => {}
+            Answer::Reply => {
+                self.counters.answers += 1;
+                replicate::emit_untagged(reply.bytes(), vap.vlan, sink)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Does with a packet what a router does that cannot forward it.
+    fn refuse(
+        &mut self,
+        now: Nanos,
+        vap: &Vap,
+        refusal: Refusal,
+        headers: &Headers,
+        frame: &mut Frame<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Verdict, DropReason> {
+        let error = match refusal {
+            Refusal::Silent(reason) => return Err(reason),
+            Refusal::HopLimit => icmp::Error::HopLimit,
+            Refusal::NoRoute => icmp::Error::NoRoute,
+            Refusal::NoNeighbor => icmp::Error::NoNeighbor,
+            Refusal::Gateway => {
+                checksum::complete(frame)?;
+                if respond::echo::turn(frame.bytes_mut(), headers).is_ok() {
+                    self.counters.answers += 1;
+                    return Ok(Verdict::Send(Side::Trunk));
+                }
+                respond::unserved(headers)
+            }
+        };
+        self.explain(now, vap, error, headers, frame, sink);
+        Err(refusal.reason())
+    }
+
+    /// Tells the sender why its packet was dropped, within the limit for that.
+    fn explain(
+        &mut self,
+        now: Nanos,
+        vap: &Vap,
+        error: icmp::Error,
+        headers: &Headers,
+        frame: &Frame<'_>,
+        sink: &mut impl Sink,
+    ) {
+        let gateway = forward::gateway_of(&self.tables, vap.vni, headers.destination);
+        let Some(gateway) = gateway else { return };
+        let mut reply = Reply::new();
+        if icmp::error(error, headers, frame.bytes(), gateway, &mut reply)
+            && self.errors.admit(now, 0)
+        {
+            let sent = replicate::emit_untagged(reply.bytes(), vap.vlan, sink);
+            self.count(sent);
+        }
     }
 
     /// Does with a tagged frame what its flow's verdict says.
     fn follow_from_trunk(
         &mut self,
         now: Nanos,
+        vap: &Vap,
         path: &Path,
         headers: &Headers,
         frame: &mut Frame<'_>,
@@ -196,6 +277,8 @@ impl Datapath {
             && forward::is_too_big(ip, *limit)
         {
             if !fragment::is_allowed(frame.bytes(), ip) {
+                let error = icmp::Error::TooBig { mtu: *limit };
+                self.explain(now, vap, error, headers, frame, sink);
                 return Err(DropReason::TooBig);
             }
             mtu = Some(*limit);

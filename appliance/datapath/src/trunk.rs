@@ -1,13 +1,10 @@
 //! Frames from the trunk: from a VM of this host to anywhere.
 
-use core::net::IpAddr;
-
 use nve_protocol::{DropReason, Vap, Vlan};
 
 use crate::frame::Frame;
 use crate::packet::Headers;
 use crate::tables::Tables;
-use crate::wire::arp::{Operation, Packet};
 use crate::wire::ethernet::{self, Header};
 use crate::wire::put;
 
@@ -22,8 +19,8 @@ pub(crate) fn sender<'t>(tables: &'t Tables, frame: &[u8]) -> Result<&'t Vap, Dr
 }
 
 /// Refuses what no VM may send, whatever the tables say of it.
-pub(crate) fn check(vap: &Vap, headers: &Headers) -> Result<(), DropReason> {
-    if headers.source != vap.mac {
+pub(crate) fn check(headers: &Headers) -> Result<(), DropReason> {
+    if !headers.source.is_unicast() {
         return Err(DropReason::SourceMac);
     }
     if headers.destination == headers.source {
@@ -36,37 +33,6 @@ pub(crate) fn check(vap: &Vap, headers: &Headers) -> Result<(), DropReason> {
         return Err(DropReason::InnerVlan);
     }
     Ok(())
-}
-
-/// The reply to an ARP request whose target is in the tables. None is given to
-/// the owner of the address itself, so that it can look for duplicates (RFC 5227).
-pub(crate) fn answer_arp(
-    tables: &Tables,
-    vap: &Vap,
-    frame: &[u8],
-) -> Result<Option<Packet>, DropReason> {
-    let body = frame.get(TAGGED_HEADER..).ok_or(DropReason::Truncated)?;
-    let request = Packet::parse(body).ok_or(DropReason::Arp)?;
-    if request.sender_mac != vap.mac {
-        return Err(DropReason::Arp);
-    }
-    if request.operation != Operation::Request {
-        return Ok(None);
-    }
-    let target = IpAddr::V4(request.target_ip);
-    let gateway = tables.gateway(vap.vni, target).map(|gateway| gateway.mac);
-    let owner = gateway.or_else(|| tables.neighbor(vap.vni, target));
-    Ok(owner
-        .filter(|mac| *mac != vap.mac)
-        .map(|mac| request.answer(mac)))
-}
-
-/// Turns an ARP request in `frame` into `reply`, tag and all.
-pub(crate) fn write_arp_reply(frame: &mut Frame<'_>, reply: &Packet) {
-    let bytes = frame.bytes_mut();
-    put(bytes, 0, &reply.target_mac.0);
-    put(bytes, 6, &reply.sender_mac.0);
-    put(bytes, TAGGED_HEADER, &reply.emit());
 }
 
 /// Replaces the tag's VLAN identifier; priority is the vSwitch's business and

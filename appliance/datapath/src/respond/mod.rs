@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Gateway, Mac, Vap, Vni};
 
+use crate::icmp;
 use crate::packet::{Headers, L4, protocol};
 pub use crate::reply::Reply;
 use crate::tables::Tables;
@@ -79,6 +80,14 @@ pub fn gateway_at(tables: &Tables, vni: Vni, ip: IpAddr) -> Option<&Gateway> {
     match ip {
         IpAddr::V6(ip) if ip.is_unicast_link_local() => link_local(ip),
         _ => tables.gateway(vni, ip),
+    }
+}
+
+/// What a gateway tells of a packet to itself that it does not answer.
+pub fn unserved(headers: &Headers) -> icmp::Error {
+    match headers.ip.as_ref().map(|ip| ip.l4) {
+        Some(L4::Tcp { .. } | L4::Ports { .. }) => icmp::Error::Port,
+        _ => icmp::Error::Protocol,
     }
 }
 

@@ -264,8 +264,11 @@ impl Tables {
 
     /// Whether a VAP may have `station` beside its own address.
     pub fn takes(&self, vlan: Vlan, station: Mac) -> bool {
-        let _ = station;
-        self.vap(vlan.get()).is_some_and(|vap| !vap.port_security)
+        let open = self.vap(vlan.get()).is_some_and(|vap| !vap.port_security);
+        open || self
+            .addresses(vlan)
+            .iter()
+            .any(|address| address.mac == station)
     }
 
     /// The local VAP with an address.

@@ -48,7 +48,7 @@ proptest! {
         match outcome.verdict {
             Verdict::Send(_) => prop_assert!(!outcome.sent.is_empty()),
             Verdict::Drop(_) | Verdict::Host => prop_assert_eq!(outcome.sent.len(), 0),
-            Verdict::Done => prop_assert!(trunk),
+            Verdict::Done => prop_assert!(trunk && !outcome.sent.is_empty()),
         }
         for sent in &outcome.sent {
             match sent.side {

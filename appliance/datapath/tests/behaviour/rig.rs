@@ -38,6 +38,16 @@ pub fn vap(vlan: u16, network: u32, last: u8) -> Record {
     })
 }
 
+/// The address 10.0.0.`last` of a VAP.
+pub fn address(vlan: u16, last: u8) -> Record {
+    Record::Address(Address {
+        vlan: Vlan::new(vlan).unwrap(),
+        mac: mac(last),
+        prefix: Prefix::host(ip(last).into()),
+        fixed: true,
+    })
+}
+
 pub fn fdb(network: u32, last: u8, vtep: Ipv4Addr) -> Record {
     Record::Fdb(Fdb {
         vni: vni(network),
@@ -150,10 +160,14 @@ impl Rig {
         rig
     }
 
+    /// Puts records, and with each VAP the address that ends as its MAC address.
     pub fn put(&mut self, records: &[Record]) {
         self.datapath.update(Nanos(0), |tables| {
             for record in records {
                 tables.put(record).unwrap();
+                if let Record::Vap(vap) = record {
+                    tables.put(&address(vap.vlan.get(), vap.mac.0[5])).unwrap();
+                }
             }
         });
     }

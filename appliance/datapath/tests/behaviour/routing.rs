@@ -15,15 +15,15 @@ fn gateway_mac(network: u8) -> Mac {
     Mac([0x02, 0xff, 0, 0, 0, network])
 }
 
-fn address(network: u8, last: u8) -> IpAddr {
+fn at(network: u8, last: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, network, last).into()
 }
 
 fn gateway(vni_id: u32, network: u8) -> Record {
     Record::Gateway(Gateway {
         vni: vni(vni_id),
-        ip: address(network, 254),
-        prefix: Prefix::around(address(network, 0), 24).unwrap(),
+        ip: at(network, 254),
+        prefix: Prefix::around(at(network, 0), 24).unwrap(),
         mac: gateway_mac(network),
         router: ROUTER,
     })
@@ -32,7 +32,7 @@ fn gateway(vni_id: u32, network: u8) -> Record {
 fn neighbor_at(vni_id: u32, network: u8, last: u8) -> Record {
     Record::Neighbor(Neighbor {
         vni: vni(vni_id),
-        ip: address(network, last),
+        ip: at(network, last),
         mac: mac(last),
     })
 }
@@ -60,7 +60,7 @@ fn rig() -> Rig {
         Record::Route(Route {
             router: ROUTER,
             destination: "10.9.0.0/16".parse().unwrap(),
-            next_hop: address(3, 22),
+            next_hop: at(3, 22),
         }),
     ]);
     rig
@@ -95,8 +95,8 @@ fn twice(rig: &mut Rig, frame: &[u8]) -> Outcome {
 
 #[test]
 fn between_subnets_on_one_nve() {
-    let outcome = twice(&mut rig(), &with_tag(&packet(address(3, 21), 64, 100), 101));
-    let want = between(gateway_mac(3), mac(21), address(3, 21), 63, 100);
+    let outcome = twice(&mut rig(), &with_tag(&packet(at(3, 21), 64, 100), 101));
+    let want = between(gateway_mac(3), mac(21), at(3, 21), 63, 100);
     assert_eq!(outcome.sent.len(), 1);
     assert_eq!(outcome.sent[0].side, Side::Trunk);
     assert_eq!(outcome.sent[0].bytes, with_tag(&want, 301));
@@ -104,8 +104,8 @@ fn between_subnets_on_one_nve() {
 
 #[test]
 fn between_subnets_across_nves_in_the_receivers_network() {
-    let outcome = twice(&mut rig(), &with_tag(&packet(address(3, 22), 64, 100), 101));
-    let want = between(gateway_mac(3), mac(22), address(3, 22), 63, 100);
+    let outcome = twice(&mut rig(), &with_tag(&packet(at(3, 22), 64, 100), 101));
+    let want = between(gateway_mac(3), mac(22), at(3, 22), 63, 100);
     assert_eq!(detunnel(&outcome.sent[0]), (PEER.into(), GREEN, want));
 }
 
@@ -121,23 +121,79 @@ fn by_an_extra_route() {
 fn what_a_router_refuses() {
     let mut rig = rig();
     let refused = [
-        (packet(address(3, 21), 1, 10), DropReason::HopLimit),
-        (packet(address(3, 77), 64, 10), DropReason::NoNeighbor),
-        (packet(address(77, 1), 64, 10), DropReason::NoRoute),
-        (packet([127, 0, 0, 1].into(), 64, 10), DropReason::Martian),
-        (packet([224, 0, 0, 9].into(), 64, 10), DropReason::Martian),
-        (packet([169, 254, 1, 1].into(), 64, 10), DropReason::Martian),
-        (packet(address(3, 254), 64, 10), DropReason::Gateway),
+        (
+            packet(at(3, 21), 1, 10),
+            DropReason::HopLimit,
+            Some((11, 0)),
+        ),
+        (
+            packet(at(3, 77), 64, 10),
+            DropReason::NoNeighbor,
+            Some((3, 1)),
+        ),
+        (packet(at(77, 1), 64, 10), DropReason::NoRoute, Some((3, 0))),
+        (
+            packet([127, 0, 0, 1].into(), 64, 10),
+            DropReason::Martian,
+            None,
+        ),
+        (
+            packet([224, 0, 0, 9].into(), 64, 10),
+            DropReason::Martian,
+            None,
+        ),
+        (
+            packet([169, 254, 1, 1].into(), 64, 10),
+            DropReason::Martian,
+            None,
+        ),
+        (
+            packet(at(3, 254), 64, 10),
+            DropReason::Gateway,
+            Some((3, 3)),
+        ),
     ];
-    for (frame, reason) in refused {
-        rig.assert_dropped(Side::Trunk, &with_tag(&frame, 101), reason);
+    for (frame, reason, error) in refused {
+        let outcome = rig.trunk(&with_tag(&frame, 101));
+        assert_eq!(outcome.verdict, Verdict::Drop(reason));
+        assert_eq!(outcome.sent.first().map(icmp_error), error);
+    }
+}
+
+/// Type and code of an ICMP error from red's gateway to .1.
+fn icmp_error(sent: &Sent) -> (u8, u8) {
+    assert_eq!(sent.side, Side::Trunk);
+    assert_eq!(sent.bytes[..6], mac(1).0);
+    assert_eq!(sent.bytes[6..12], gateway_mac(0).0);
+    assert_eq!(sent.bytes[30..38], [10, 0, 0, 254, 10, 0, 0, 1]);
+    (sent.bytes[38], sent.bytes[39])
+}
+
+#[test]
+fn gateways_answer_pings_of_every_interface() {
+    for network in [0, 3] {
+        let mut ping = Vec::new();
+        PacketBuilder::ethernet2(mac(1).0, gateway_mac(0).0)
+            .ipv4([10, 0, 0, 1], [10, 0, network, 254], 64)
+            .icmpv4_echo_request(7, 1)
+            .write(&mut ping, &[1; 20])
+            .unwrap();
+        let mut pong = Vec::new();
+        PacketBuilder::ethernet2(gateway_mac(0).0, mac(1).0)
+            .ipv4([10, 0, network, 254], [10, 0, 0, 1], 64)
+            .icmpv4_echo_reply(7, 1)
+            .write(&mut pong, &[1; 20])
+            .unwrap();
+        let outcome = rig().trunk(&with_tag(&ping, 101));
+        assert_eq!(outcome.verdict, Verdict::Send(Side::Trunk));
+        assert_eq!(outcome.sent[0].bytes, with_tag(&pong, 101));
     }
 }
 
 #[test]
 fn a_change_of_the_tables_reaches_flows_that_are_known() {
     let mut rig = rig();
-    let frame = with_tag(&packet(address(3, 21), 64, 100), 101);
+    let frame = with_tag(&packet(at(3, 21), 64, 100), 101);
     assert_eq!(twice(&mut rig, &frame).verdict, Verdict::Send(Side::Trunk));
     rig.datapath.update(Nanos(1), |tables| {
         tables.delete(&vap(301, GREEN, 21).key());
@@ -147,7 +203,8 @@ fn a_change_of_the_tables_reaches_flows_that_are_known() {
     rig.datapath.update(Nanos(1), |tables| {
         tables.delete(&gateway(GREEN, 3).key());
     });
-    rig.assert_dropped(Side::Trunk, &frame, DropReason::NoRoute);
+    let outcome = rig.trunk(&frame);
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::NoRoute));
 }
 
 #[test]
@@ -166,21 +223,24 @@ fn a_used_up_hop_limit_ends_a_packet_of_a_known_flow() {
 #[test]
 fn arp_for_the_gateway_is_answered_with_its_own_address() {
     let mut rig = rig();
-    let IpAddr::V4(target) = address(0, 254) else {
+    let IpAddr::V4(target) = at(0, 254) else {
         panic!("IPv4 here")
     };
     let outcome = rig.trunk(&arp_request(101, mac(1), ip(1), target));
-    assert_eq!(outcome.verdict, Verdict::Send(Side::Trunk));
+    assert_eq!(outcome.verdict, Verdict::Done);
     assert_eq!(outcome.sent[0].bytes[6..12], gateway_mac(0).0);
 }
 
 #[test]
 fn large_packets_are_fragmented_for_a_network_of_smaller_mtu() {
-    for (destination, tunnelled) in [(address(3, 21), false), (address(3, 22), true)] {
+    for (destination, tunnelled) in [(at(3, 21), false), (at(3, 22), true)] {
         let mut rig = rig();
         rig.put(&[mtu(GREEN, 600)]);
         let mut frame = with_tag(&packet(destination, 64, 1400), 101);
-        rig.assert_dropped(Side::Trunk, &frame, DropReason::TooBig);
+        let outcome = rig.trunk(&frame);
+        assert_eq!(outcome.verdict, Verdict::Drop(DropReason::TooBig));
+        assert_eq!(icmp_error(&outcome.sent[0]), (3, 4));
+        assert_eq!(outcome.sent[0].bytes[44..46], 600u16.to_be_bytes());
         // Clear "don't fragment", and mend the checksum (RFC 1624).
         frame[24] &= !0x40;
         let sum = u32::from(u16::from_be_bytes([frame[28], frame[29]])) + 0x4000;

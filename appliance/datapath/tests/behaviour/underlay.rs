@@ -114,7 +114,7 @@ fn many_new_vteps_are_probed_in_portions() {
 #[test]
 fn a_resolved_next_hop_survives_a_full_state() {
     let mut rig = Rig::new();
-    let records = [vap(101, RED, 1), fdb(RED, 3, PEER)];
+    let records = [vap(101, RED, 1), address(101, 1), fdb(RED, 3, PEER)];
     rig.datapath.update(Nanos(1), |tables| {
         let mut fresh = Tables::new(tables.capacity());
         for record in &records {

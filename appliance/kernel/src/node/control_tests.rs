@@ -41,7 +41,7 @@ fn vaps(count: u16) -> Vec<Record> {
             port: PortId([number as u8; 16]),
             vni: Vni::new(7).unwrap(),
             mac: Mac([2, 0, 0, 0, 9, number as u8]),
-            port_security: true,
+            port_security: false,
         })
     };
     (1..=count).map(record).collect()

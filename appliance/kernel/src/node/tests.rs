@@ -135,7 +135,7 @@ fn tables() -> Tables {
             port: PortId([7; 16]),
             vni,
             mac: VM,
-            port_security: true,
+            port_security: false,
         }),
         Record::Fdb(Fdb {
             vni,

@@ -174,7 +174,7 @@ fn vap(vlan: u16, mac: Mac) -> Record {
         port: PortId([vlan as u8; 16]),
         vni: Vni::new(5000).expect("24 bits"),
         mac,
-        port_security: true,
+        port_security: false,
     })
 }
 
