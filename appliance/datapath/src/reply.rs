@@ -80,6 +80,19 @@ impl Reply {
         }
     }
 
+    /// Starts a frame over with IP and UDP headers.
+    pub(crate) fn udp(
+        &mut self,
+        envelope: &Envelope,
+        source_port: u16,
+        destination_port: u16,
+    ) -> Result<(), DropReason> {
+        self.ip(envelope)?;
+        self.push(&source_port.to_be_bytes())?;
+        self.push(&destination_port.to_be_bytes())?;
+        self.push(&[0; 4])
+    }
+
     /// Appends to the frame.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), DropReason> {
         self.0

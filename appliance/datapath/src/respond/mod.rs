@@ -1,5 +1,5 @@
-//! What the NVE answers VMs itself, from the tables: ARP, neighbor discovery,
-//! and, in [`echo`], pings of gateways.
+//! What the NVE answers VMs itself, from the tables: ARP, neighbor and router
+//! solicitations, DHCPv4; and, in [`echo`], pings of gateways.
 //!
 //! Frames that get here have passed [`crate::spoof`]. Nothing is remembered
 //! between frames: an answer follows from the request and the tables.
@@ -9,20 +9,29 @@ use core::net::{IpAddr, Ipv6Addr};
 use nve_protocol::{DropReason, Gateway, Mac, Vap, Vni};
 
 use crate::icmp;
-use crate::packet::{Headers, L4, protocol};
+use crate::packet::{Headers, Ip, L4, protocol};
 pub use crate::reply::Reply;
 use crate::tables::Tables;
-use crate::wire::{ethernet, nd as wire_nd};
+use crate::wire::{dhcpv4, ethernet, nd as wire_nd};
 
 mod arp;
+mod dhcp4;
 pub mod echo;
 mod nd;
+pub mod ra;
 
 #[cfg(test)]
 mod tests;
 
+/// MAC address of the NVE where no router's fits: as DHCP server of a subnet
+/// without a router, and of DHCPv6. Locally administered, and the same on every
+/// NVE, so that a VM sees one server wherever it is.
+pub const SERVER_MAC: Mac = Mac([0x0e, b's', b'l', b'u', b'i', b'c']);
+
 /// All nodes of a link (RFC 4291, section 2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+const UDP_HEADER: usize = 8;
 
 /// A VM's frame that may want an answer.
 #[derive(Debug, Clone, Copy)]
@@ -58,13 +67,21 @@ pub fn answer(request: &Request<'_>, reply: &mut Reply) -> Result<Answer, DropRe
         };
     };
     match (ip.protocol, ip.l4) {
+        (protocol::ICMPV6, L4::Icmp { kind, .. }) => match kind {
+            wire_nd::NEIGHBOR_SOLICITATION => nd::answer(request, ip, reply),
+            wire_nd::ROUTER_SOLICITATION => ra::answer(request, ip, reply),
+            _ => Ok(Answer::Pass),
+        },
         (
-            protocol::ICMPV6,
-            L4::Icmp {
-                kind: wire_nd::NEIGHBOR_SOLICITATION,
-                ..
+            protocol::UDP,
+            L4::Ports {
+                source,
+                destination,
             },
-        ) => nd::answer(request, ip, reply),
+        ) => match (source, destination) {
+            (dhcpv4::CLIENT_PORT, dhcpv4::SERVER_PORT) => dhcp4::answer(request, ip, reply),
+            _ => Ok(Answer::Pass),
+        },
         _ => Ok(Answer::Pass),
     }
 }
@@ -92,6 +109,12 @@ pub fn unserved(headers: &Headers) -> icmp::Error {
 }
 
 impl Request<'_> {
+    /// What follows the UDP header of `ip`, the frame's packet.
+    fn datagram(&self, ip: &Ip) -> &[u8] {
+        let at = ip.transport + UDP_HEADER;
+        self.frame.get(at..ip.end).unwrap_or_default()
+    }
+
     /// Who answers for an address: its MAC address, and whether it is a router.
     /// `None` for addresses that no table knows and for the VAP's own, so that it
     /// can look for others that use them. A `probe` comes from one that wants the

@@ -14,7 +14,9 @@ use super::*;
 use crate::spoof;
 use crate::wire::arp::{Operation, Packet};
 
+mod dhcp4;
 mod neighbors;
+mod ra;
 mod spoofing;
 
 pub(super) const ROUTER: Mac = Mac([0xfa, 0x16, 0x3e, 0, 0, 1]);

@@ -11,6 +11,7 @@ pub mod dhcpv6;
 pub mod ethernet;
 pub mod ipv4;
 pub mod nd;
+pub mod ra;
 pub mod vxlan;
 
 /// `N` bytes at `at`.

@@ -1,0 +1,136 @@
+//! Router solicitations and advertisements.
+
+use std::string::String;
+use std::vec;
+
+use nve_protocol::{Dns, Ipv6Mode, Network, Subnet};
+
+use super::*;
+
+fn subnet(rig: &mut Rig, prefix: &str, ra_mode: Option<Ipv6Mode>) {
+    rig.put(Record::Subnet(Subnet {
+        vni: vni(),
+        prefix: prefix.parse().unwrap(),
+        dhcp: true,
+        gateway: None,
+        ra_mode,
+        address_mode: ra_mode,
+    }));
+}
+
+fn gateway(rig: &mut Rig, ip: &str, mac: Mac) {
+    let ip: IpAddr = ip.parse().unwrap();
+    rig.put(Record::Gateway(Gateway {
+        vni: vni(),
+        ip,
+        prefix: Prefix::around(ip, 64).unwrap(),
+        mac,
+        router: RouterId([7; 16]),
+    }));
+}
+
+fn solicit(from: &str) -> Vec<u8> {
+    let mut message = vec![133, 0, 0, 0, 0, 0, 0, 0];
+    if from != "::" {
+        message.extend(wire_nd::source_link(mac(1)));
+    }
+    icmp6(mac(1), v6(from), v6("ff02::2"), &message)
+}
+
+/// The ICMPv6 message of the reply, its checksum held against another library's.
+fn advertisement(rig: &Rig) -> Vec<u8> {
+    let bytes = rig.reply.bytes();
+    let headers = Headers::parse(bytes).unwrap();
+    let ip = headers.ip.unwrap();
+    assert_eq!(ip.source, IpAddr::V6(wire_nd::link_local(headers.source)));
+    assert_eq!((ip.hop_limit, ip.end), (255, bytes.len()));
+    let (IpAddr::V6(source), IpAddr::V6(destination)) = (ip.source, ip.destination) else {
+        panic!("{ip:?}");
+    };
+    let message = bytes[ip.transport..].to_vec();
+    let wanted = icmp6(headers.source, source, destination, &message);
+    assert_eq!(wanted[54..], message);
+    message
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|byte| std::format!("{byte:02x}"))
+        .collect()
+}
+
+#[test]
+fn an_advertisement_tells_all_of_the_network() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.send(&solicit("::")), Ok(Answer::Pass));
+    subnet(&mut rig, "2001:db8::/64", Some(Ipv6Mode::Slaac));
+    rig.put(Record::Network(Network {
+        vni: vni(),
+        mtu: 1450,
+    }));
+    rig.put(Record::Dns(Dns {
+        vni: vni(),
+        subnet: "2001:db8::/64".parse().unwrap(),
+        index: 0,
+        server: v6("2001:db8::53").into(),
+    }));
+    assert_eq!(rig.send(&solicit("fe80::ff:fe00:1")), Ok(Answer::Reply));
+    assert_eq!(rig.reply.bytes()[..12], [mac(1).0, ROUTER.0].concat());
+    let message = advertisement(&rig);
+    assert_eq!(hex(&message[..2]), "8600");
+    assert_eq!(
+        hex(&message[4..]),
+        [
+            // Hop limit 64, no flags, lifetime 300, timers of the hosts.
+            "4000012c0000000000000000",
+            // Source link-layer address, MTU 1450.
+            "0101fa163e000001",
+            "05010000000005aa",
+            // DNS server for 300 seconds.
+            "190300000000012c20010db8000000000000000000000053",
+            // Prefix, on-link and autonomous, 86400 and 14400 seconds.
+            "030440c0000151800000384000000000",
+            "20010db8000000000000000000000000",
+        ]
+        .concat()
+    );
+}
+
+#[test]
+fn modes_decide_the_flags() {
+    for (mode, flags, prefix) in [
+        (Ipv6Mode::Slaac, 0, 0xc0),
+        (Ipv6Mode::Dhcpv6Stateless, 0x40, 0xc0),
+        (Ipv6Mode::Dhcpv6Stateful, 0x80, 0x80),
+    ] {
+        let mut rig = Rig::new();
+        subnet(&mut rig, "2001:db8::/64", Some(mode));
+        assert_eq!(rig.send(&solicit("::")), Ok(Answer::Reply));
+        assert_eq!(rig.reply.bytes()[..6], [0x33, 0x33, 0, 0, 0, 1]);
+        let message = advertisement(&rig);
+        assert_eq!((message[5], message.len()), (flags, 16 + 8 + 32));
+        assert_eq!(message[24 + 3], prefix, "{mode:?}");
+    }
+    let mut rig = Rig::new();
+    subnet(&mut rig, "2001:db8::/64", None);
+    assert_eq!(rig.send(&solicit("::")), Ok(Answer::Pass));
+}
+
+#[test]
+fn each_router_advertises_its_own_subnets() {
+    let mut rig = Rig::new();
+    for prefix in ["2001:db8::/64", "2001:db8:1::/64", "2001:db8:2::/64"] {
+        subnet(&mut rig, prefix, Some(Ipv6Mode::Slaac));
+    }
+    gateway(&mut rig, "2001:db8:1::fe", ROUTER);
+    gateway(&mut rig, "2001:db8:2::fe", mac(8));
+    gateway(&mut rig, "2001:db8:3::fe", mac(9));
+    let routers: Vec<Mac> = super::super::ra::routers(&rig.tables, vni()).collect();
+    assert_eq!(routers, [ROUTER, mac(8)]);
+    for (router, prefixes) in [(ROUTER, 2), (mac(8), 1)] {
+        super::super::ra::advertise(&rig.tables, vni(), router, &mut rig.reply).unwrap();
+        assert_eq!(advertisement(&rig).len(), 16 + 8 + prefixes * 32);
+        assert_eq!(rig.reply.bytes()[..6], [0x33, 0x33, 0, 0, 0, 1]);
+    }
+}
