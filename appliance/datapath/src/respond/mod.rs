@@ -1,5 +1,5 @@
 //! What the NVE answers VMs itself, from the tables: ARP, neighbor and router
-//! solicitations, DHCPv4; and, in [`echo`], pings of gateways.
+//! solicitations, DHCPv4 and DHCPv6; and, in [`echo`], pings of gateways.
 //!
 //! Frames that get here have passed [`crate::spoof`]. Nothing is remembered
 //! between frames: an answer follows from the request and the tables.
@@ -12,10 +12,11 @@ use crate::icmp;
 use crate::packet::{Headers, Ip, L4, protocol};
 pub use crate::reply::Reply;
 use crate::tables::Tables;
-use crate::wire::{dhcpv4, ethernet, nd as wire_nd};
+use crate::wire::{dhcpv4, dhcpv6, ethernet, nd as wire_nd};
 
 mod arp;
 mod dhcp4;
+mod dhcp6;
 pub mod echo;
 mod nd;
 pub mod ra;
@@ -80,6 +81,7 @@ pub fn answer(request: &Request<'_>, reply: &mut Reply) -> Result<Answer, DropRe
             },
         ) => match (source, destination) {
             (dhcpv4::CLIENT_PORT, dhcpv4::SERVER_PORT) => dhcp4::answer(request, ip, reply),
+            (dhcpv6::CLIENT_PORT, dhcpv6::SERVER_PORT) => dhcp6::answer(request, ip, reply),
             _ => Ok(Answer::Pass),
         },
         _ => Ok(Answer::Pass),

@@ -15,6 +15,7 @@ use crate::spoof;
 use crate::wire::arp::{Operation, Packet};
 
 mod dhcp4;
+mod dhcp6;
 mod neighbors;
 mod ra;
 mod spoofing;
