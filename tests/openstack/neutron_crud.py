@@ -1,10 +1,10 @@
-"""Networks, subnets and ports of a running shim, through unmodified openstacksdk.
+"""Resources of a running shim, through unmodified openstacksdk.
 
     python neutron_crud.py --url http://127.0.0.1:9696
 
 Each check prints a line; the first that fails ends the run with a traceback and
 status 1. Whatever the run makes it removes again, so it can run beside other users
-of the same shim.
+of the same shim; only its project's default security group stays.
 """
 
 import argparse
@@ -190,6 +190,299 @@ def segmentation_ids_are_unique_on_a_host(net, stack):
     net.update_port(unbound.id, binding_host_id=host, segmentation_id=1235)
     with refused(exceptions.BadRequestException, "segmentation_id"):
         make_port(net, stack, network, segmentation_id=4095)
+
+
+def make_router(net, stack, suffix, **attributes):
+    router = net.create_router(name=name(suffix), **attributes)
+    stack.callback(net.delete_router, router)
+    return router
+
+
+def make_group(net, stack, suffix, **attributes):
+    group = net.create_security_group(name=name(suffix), **attributes)
+    stack.callback(net.delete_security_group, group)
+    return group
+
+
+def make_policy(net, stack, suffix, **attributes):
+    policy = net.create_qos_policy(name=name(suffix), **attributes)
+    stack.callback(net.delete_qos_policy, policy)
+    return policy
+
+
+@check
+def extensions_of_all_resources_are_listed(net, stack):
+    aliases = {extension.alias for extension in net.extensions()}
+    wanted = {
+        "address-group",
+        "allowed-address-pairs",
+        "dns-integration",
+        "extra_dhcp_opt",
+        "extraroute-atomic",
+        "port-security",
+        "qos",
+        "qos-pps",
+        "router",
+        "security-group",
+        "stateful-security-group",
+    }
+    assert wanted <= aliases, wanted - aliases
+
+
+@check
+def a_router_has_interfaces(net, stack):
+    network = make_network(net, stack, "routed")
+    subnet = make_subnet(net, stack, network, "10.7.0.0/24")
+    six = make_subnet(
+        net, stack, network, "fd00:7::/64", ipv6_ra_mode="slaac", ipv6_address_mode="slaac"
+    )
+    assert six.ipv6_ra_mode == "slaac"
+    router = make_router(net, stack, "r", description="first")
+    assert router.status == "ACTIVE" and router.is_admin_state_up
+    assert router.external_gateway_info is None and router.routes == []
+    changed = net.update_router(router, name=name("r2"), is_admin_state_up=False)
+    assert changed.name == name("r2") and changed.description == "first"
+    assert [r.id for r in net.routers(name=name("r2"), is_admin_state_up=False)] == [
+        router.id
+    ]
+    for one in [subnet, six]:
+        added = net.add_interface_to_router(router, subnet_id=one.id)
+        assert added["subnet_ids"] == [one.id], added
+        assert added["network_id"] == network.id
+        stack.callback(net.remove_interface_from_router, router, subnet_id=one.id)
+    interfaces = list(
+        net.ports(device_id=router.id, device_owner="network:router_interface")
+    )
+    gateways = {ip["ip_address"] for port in interfaces for ip in port.fixed_ips}
+    assert gateways == {"10.7.0.1", "fd00:7::1"}, gateways
+    assert all(port["segmentation_id"] is None for port in interfaces)
+    conflict = exceptions.ConflictException
+    with refused(conflict, interfaces[0].id):
+        net.delete_port(interfaces[0])
+    with refused(conflict, router.id):
+        net.delete_router(router)
+    with refused(conflict, subnet.id):
+        net.delete_subnet(subnet)
+    with refused(exceptions.BadRequestException, "already has a port"):
+        net.add_interface_to_router(router, subnet_id=subnet.id)
+    overlapping = make_subnet(
+        net, stack, make_network(net, stack, "overlapping"), "10.7.0.128/25"
+    )
+    with refused(exceptions.BadRequestException, "overlaps"):
+        net.add_interface_to_router(router, subnet_id=overlapping.id)
+    with refused(exceptions.BadRequestException, "external_gateway_info"):
+        net.update_router(router, external_gateway_info={"network_id": network.id})
+
+
+@check
+def an_interface_by_port_goes_with_it(net, stack):
+    network = make_network(net, stack, "by-port")
+    make_subnet(net, stack, network, "10.7.0.0/24")
+    router = make_router(net, stack, "by-port")
+    port = net.create_port(
+        network_id=network.id, fixed_ips=[{"ip_address": "10.7.0.254"}]
+    )
+    added = net.add_interface_to_router(router, port_id=port.id)
+    assert added["port_id"] == port.id, added
+    attached = net.get_port(port.id)
+    assert attached.device_owner == "network:router_interface"
+    assert attached.device_id == router.id and attached["segmentation_id"] is None
+    net.remove_interface_from_router(router, port_id=port.id)
+    assert net.find_port(port.id) is None
+
+
+@check
+def a_router_has_static_routes(net, stack):
+    network = make_network(net, stack, "routes")
+    subnet = make_subnet(net, stack, network, "10.7.0.0/24")
+    router = make_router(net, stack, "routes")
+    net.add_interface_to_router(router, subnet_id=subnet.id)
+    stack.callback(net.remove_interface_from_router, router, subnet_id=subnet.id)
+    one = {"destination": "192.168.0.0/16", "nexthop": "10.7.0.9"}
+    two = {"destination": "172.16.0.0/12", "nexthop": "10.7.0.9"}
+    assert net.update_router(router, routes=[one]).routes == [one]
+    body = lambda routes: {"router": {"routes": routes}}
+    assert net.add_extra_routes_to_router(router, body([two])).routes == [one, two]
+    with refused(exceptions.ConflictException, "routes"):
+        net.remove_interface_from_router(router, subnet_id=subnet.id)
+    assert net.remove_extra_routes_from_router(router, body([one])).routes == [two]
+    with refused(exceptions.BadRequestException, "not connected"):
+        net.update_router(router, routes=[{**one, "nexthop": "10.9.0.9"}])
+    assert net.update_router(router, routes=[]).routes == []
+
+
+@check
+def a_security_group_has_rules(net, stack):
+    group = make_group(net, stack, "web", description="d")
+    assert group.stateful and len(group.security_group_rules) == 2
+    allow = dict(security_group_id=group.id, direction="ingress", protocol="tcp")
+    rule = net.create_security_group_rule(
+        port_range_min=80, port_range_max=81, remote_ip_prefix="10.0.0.0/8", **allow
+    )
+    assert rule.ether_type == "IPv4" and rule.protocol == "tcp"
+    assert (rule.port_range_min, rule.port_range_max) == (80, 81)
+    ping = net.create_security_group_rule(
+        security_group_id=group.id,
+        direction="ingress",
+        ether_type="IPv6",
+        protocol="icmp",
+        remote_group_id=group.id,
+    )
+    assert ping.protocol == "ipv6-icmp" and ping.remote_group_id == group.id
+    shown = {r["id"] for r in net.get_security_group(group.id).security_group_rules}
+    assert {rule.id, ping.id} <= shown and len(shown) == 4
+    listed = net.security_group_rules(security_group_id=group.id, direction="ingress")
+    assert {r.id for r in listed} == {rule.id, ping.id}
+    with refused(exceptions.ConflictException, rule.id):
+        net.create_security_group_rule(
+            port_range_min=80, port_range_max=81, remote_ip_prefix="10.0.0.0/8", **allow
+        )
+    bad = exceptions.BadRequestException
+    with refused(bad, "port_range_min must be"):
+        net.create_security_group_rule(port_range_min=9, port_range_max=8, **allow)
+    with refused(bad, "ethertype"):
+        net.create_security_group_rule(remote_ip_prefix="fd00::/8", **allow)
+    with refused(bad, "not supported"):
+        net.create_security_group_rule(**{**allow, "protocol": "tcpp"})
+    net.delete_security_group_rule(rule, ignore_missing=False)
+    renamed = net.update_security_group(group, name=name("web2"), stateful=False)
+    assert renamed.name == name("web2") and not renamed.stateful
+    assert [g.id for g in net.security_groups(name=name("web2"))] == [group.id]
+    net.set_tags(group, ["red"])
+    assert [g.id for g in net.security_groups(tags="red", name=name("web2"))] == [group.id]
+    many = [{**allow, "port_range_min": n, "port_range_max": n} for n in (22, 443)]
+    assert len(list(net.create_security_group_rules(many))) == 2
+
+
+@check
+def ports_are_in_groups_and_the_default_group_stays(net, stack):
+    network = make_network(net, stack, "secured")
+    group = make_group(net, stack, "members")
+    port = make_port(net, stack, network)
+    (default,) = port.security_group_ids
+    assert net.get_security_group(default).name == "default"
+    assert port.is_port_security_enabled
+    conflict = exceptions.ConflictException
+    with refused(conflict, default):
+        net.delete_security_group(default)
+    port = net.update_port(port, security_groups=[group.id])
+    assert port.security_group_ids == [group.id]
+    assert [p.id for p in net.ports(security_group_ids=[group.id])] == [port.id]
+    with refused(conflict, group.id):
+        net.delete_security_group(group)
+    with refused(conflict, "security group"):
+        net.update_port(port, is_port_security_enabled=False)
+    port = net.update_port(port, is_port_security_enabled=False, security_groups=[])
+    assert not port.is_port_security_enabled and port.security_group_ids == []
+    with refused(exceptions.BadRequestException, "Port security must be enabled"):
+        net.update_port(port, security_groups=[group.id])
+    with refused(exceptions.NotFoundException):
+        make_port(net, stack, network, security_groups=[str(uuid.uuid4())])
+    plain = make_network(net, stack, "open", is_port_security_enabled=False)
+    assert not make_port(net, stack, plain).is_port_security_enabled
+
+
+@check
+def ports_have_address_pairs_dhcp_options_and_names(net, stack):
+    network = make_network(net, stack, "pairs", dns_domain="example.org.")
+    make_subnet(net, stack, network, "10.7.0.0/24")
+    pair = {"ip_address": "10.7.0.99", "mac_address": "02:00:00:00:00:99"}
+    port = make_port(
+        net,
+        stack,
+        network,
+        allowed_address_pairs=[pair, {"ip_address": "10.9.0.0/16"}],
+        extra_dhcp_opts=[{"opt_name": "mtu", "opt_value": "1400"}],
+        dns_name="vm-1",
+    )
+    own = {"ip_address": "10.9.0.0/16", "mac_address": port.mac_address}
+    assert port.allowed_address_pairs == [pair, own]
+    assert port.extra_dhcp_opts == [
+        {"opt_name": "mtu", "opt_value": "1400", "ip_version": 4}
+    ]
+    assert port.dns_assignment[0]["fqdn"] == "vm-1.example.org."
+    port = net.update_port(
+        port,
+        allowed_address_pairs=[],
+        extra_dhcp_opts=[
+            {"opt_name": "mtu", "opt_value": None},
+            {"opt_name": "66", "opt_value": "192.0.2.1"},
+        ],
+    )
+    assert port.allowed_address_pairs == []
+    assert [o["opt_name"] for o in port.extra_dhcp_opts] == ["66"]
+    with refused(exceptions.BadRequestException, "warp-drive"):
+        option = {"opt_name": "warp-drive", "opt_value": "1"}
+        net.update_port(port, extra_dhcp_opts=[option])
+
+
+@check
+def an_address_group_grows_and_shrinks(net, stack):
+    group = net.create_address_group(name=name("addresses"), addresses=["10.1.0.0/16"])
+    stack.callback(net.delete_address_group, group)
+    grown = net.add_addresses_to_address_group(group, ["10.2.0.0/16", "fd00::/64"])
+    assert grown.addresses == ["10.1.0.0/16", "10.2.0.0/16", "fd00::/64"]
+    shrunk = net.remove_addresses_from_address_group(group, ["10.1.0.0/16"])
+    assert shrunk.addresses == ["10.2.0.0/16", "fd00::/64"]
+    assert net.update_address_group(group, description="d").description == "d"
+    assert [g.id for g in net.address_groups(name=group.name)] == [group.id]
+    with refused(exceptions.BadRequestException, "10.2.0.0/16"):
+        net.add_addresses_to_address_group(group, ["10.2.0.0/16"])
+    with refused(exceptions.NotFoundException, "10.3.0.0/16"):
+        net.remove_addresses_from_address_group(group, ["10.3.0.0/16"])
+    security = make_group(net, stack, "addresses")
+    rule = net.create_security_group_rule(
+        security_group_id=security.id,
+        direction="egress",
+        remote_address_group_id=group.id,
+    )
+    assert rule.remote_address_group_id == group.id
+    with refused(exceptions.ConflictException, group.id):
+        net.delete_address_group(group)
+
+
+@check
+def a_qos_policy_has_rules_and_users(net, stack):
+    policy = make_policy(net, stack, "gold", description="d")
+    assert not policy.is_shared and not policy.is_default and policy.rules == []
+    limit = net.create_qos_bandwidth_limit_rule(policy, max_kbps=1000)
+    assert (limit.max_kbps, limit.max_burst_kbps, limit.direction) == (1000, 0, "egress")
+    with refused(exceptions.ConflictException, limit.id):
+        net.create_qos_bandwidth_limit_rule(policy, max_kbps=2000)
+    changed = net.update_qos_bandwidth_limit_rule(limit, policy, max_burst_kbps=80)
+    assert (changed.max_kbps, changed.max_burst_kbps) == (1000, 80)
+    rate = net.create_qos_packet_rate_limit_rule(policy, max_kpps=10, direction="ingress")
+    assert (rate.max_kpps, rate.direction) == (10, "ingress")
+    mark = net.create_qos_dscp_marking_rule(policy, dscp_mark=26)
+    assert net.get_qos_dscp_marking_rule(mark.id, policy).dscp_mark == 26
+    with refused(exceptions.BadRequestException, "dscp_mark"):
+        net.update_qos_dscp_marking_rule(mark, policy, dscp_mark=27)
+    with refused(exceptions.BadRequestException, "not supported"):
+        net.create_qos_minimum_bandwidth_rule(policy, min_kbps=1)
+    listed = [list(f(policy)) for f in (
+        net.qos_bandwidth_limit_rules,
+        net.qos_packet_rate_limit_rules,
+        net.qos_dscp_marking_rules,
+        net.qos_minimum_bandwidth_rules,
+    )]
+    assert [len(rules) for rules in listed] == [1, 1, 1, 0], listed
+    types = {rule["type"] for rule in net.get_qos_policy(policy.id).rules}
+    assert types == {"bandwidth_limit", "packet_rate_limit", "dscp_marking"}, types
+    assert {t.type for t in net.qos_rule_types()} == types
+    assert net.get_qos_rule_type("dscp_marking").drivers[0]["name"] == "sluice"
+    net.delete_qos_dscp_marking_rule(mark, policy, ignore_missing=False)
+    network = make_network(net, stack, "qos", qos_policy_id=policy.id)
+    port = make_port(net, stack, network)
+    assert port.qos_policy_id is None and port.qos_network_policy_id == policy.id
+    with refused(exceptions.ConflictException, network.id):
+        net.delete_qos_policy(policy)
+    assert net.update_port(port, qos_policy_id=policy.id).qos_policy_id == policy.id
+    assert net.update_port(port, qos_policy_id=None).qos_policy_id is None
+    assert net.update_network(network, qos_policy_id=None).qos_policy_id is None
+    renamed = net.update_qos_policy(policy, name=name("silver"))
+    assert [p.id for p in net.qos_policies(name=name("silver"))] == [renamed.id]
+    net.set_tags(policy, ["red"])
+    assert [p.id for p in net.qos_policies(tags="red", name=name("silver"))] == [policy.id]
 
 
 @check

@@ -91,10 +91,10 @@ pub fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
     if group.is_default {
         return Err(SecurityError::DefaultRemoved.into());
     }
-    let about_itself = |rule: &&SecurityGroupRule| rule.security_group_id != id;
+    let of_another = |rule: &&SecurityGroupRule| rule.security_group_id != id;
     let rules = state
         .rules_of(id)
-        .chain(state.rules_about(id).filter(about_itself));
+        .chain(state.rules_about(id).filter(of_another));
     let mut mutations: Vec<Mutation> = rules
         .map(|rule| Mutation::DeleteSecurityGroupRule(rule.common.id))
         .collect();

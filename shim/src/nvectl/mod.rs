@@ -20,6 +20,8 @@ Examples:
   nvectl nve list                    which NVEs there are, and whether they are in sync
   nvectl nve show nve-a              tables, counters and drops by reason
   nvectl -o json port list           everything about ports, for scripts
+  nvectl router list                 routers, their networks' gateways and routes
+  nvectl group show default          what a security group allows, and for whom
   nvectl placement list              where each port is, and what keeps it from forwarding
   nvectl manager list                whether hypervisor managers are followed
   nvectl event watch                 lifecycle events as they come; Ctrl-C ends it";
@@ -63,6 +65,21 @@ enum Command {
         #[command(subcommand)]
         command: ListCommand,
     },
+    /// Routers.
+    Router {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
+    /// Security groups.
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// QoS policies.
+    Qos {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
     /// VTEPs that are not NVEs.
     Vtep {
         #[command(subcommand)]
@@ -103,6 +120,17 @@ enum NveCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// Lists all.
+    List,
+    /// Shows one: its rules and its ports.
+    Show {
+        /// Its name or its UUID.
+        group: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum EventCommand {
     /// Shows the newest events.
     List,
@@ -119,6 +147,17 @@ pub enum NvectlError {
     /// Nothing has that name.
     #[error("there is no NVE {0:?}; `nvectl nve list` lists all")]
     NoNve(String),
+    /// Nothing has that name.
+    #[error("there is no security group {0:?}; `nvectl group list` lists all")]
+    NoGroup(String),
+    /// Several have that name.
+    #[error("there are {count} security groups {name:?}; give the UUID of one")]
+    ManyGroups {
+        /// The name asked for.
+        name: String,
+        /// How many have it.
+        count: usize,
+    },
     /// The terminal or pipe is gone.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -142,6 +181,14 @@ pub async fn run(arguments: Arguments) -> Result<(), NvectlError> {
             command: NveCommand::Show { nve },
         } => show_nve(&client, &nve, output).await,
         Command::Port { .. } => list(&client, "/v2.0/ports", output, views::ports).await,
+        Command::Router { .. } => list_routers(&client, output).await,
+        Command::Group {
+            command: GroupCommand::List,
+        } => list(&client, "/v2.0/security-groups", output, views::groups).await,
+        Command::Group {
+            command: GroupCommand::Show { group },
+        } => show_group(&client, &group, output).await,
+        Command::Qos { .. } => list(&client, "/v2.0/qos/policies", output, views::policies).await,
         Command::Vtep { .. } => list(&client, "/v1/vteps", output, views::vteps).await,
         Command::Placement { .. } => list(&client, "/v1/placement", output, views::placement).await,
         Command::Manager { .. } => list(&client, "/v1/managers", output, views::managers).await,
@@ -180,6 +227,44 @@ async fn show_nve(client: &Client, key: &str, output: Output) -> Result<(), Nvec
         .and_then(|nves| nves.iter().find(named));
     let nve = found.ok_or_else(|| NvectlError::NoNve(key.to_owned()))?;
     print(nve, output, views::nve)
+}
+
+/// Routers, each with its interfaces, which are ports.
+async fn list_routers(client: &Client, output: Output) -> Result<(), NvectlError> {
+    let mut answer: Value = client.get("/v2.0/routers").await?;
+    let ports: Value = client
+        .get("/v2.0/ports?device_owner=network:router_interface")
+        .await?;
+    for router in answer["routers"].as_array_mut().into_iter().flatten() {
+        let own = |port: &&Value| port["device_id"] == router["id"];
+        let all = ports["ports"].as_array().into_iter().flatten();
+        let interfaces: Vec<Value> = all.filter(own).cloned().collect();
+        router["interfaces"] = Value::Array(interfaces);
+    }
+    print(&answer, output, views::routers)
+}
+
+/// A security group with its ports.
+async fn show_group(client: &Client, key: &str, output: Output) -> Result<(), NvectlError> {
+    let answer: Value = client.get("/v2.0/security-groups").await?;
+    let groups = answer["security_groups"].as_array().into_iter().flatten();
+    let named = |group: &&Value| [&group["name"], &group["id"]].iter().any(|v| *v == key);
+    let found: Vec<&Value> = groups.filter(named).collect();
+    let mut group = match found.as_slice() {
+        [] => return Err(NvectlError::NoGroup(key.to_owned())),
+        [group] => Value::clone(group),
+        several => {
+            return Err(NvectlError::ManyGroups {
+                name: key.to_owned(),
+                count: several.len(),
+            });
+        }
+    };
+    let id = group["id"].as_str().unwrap_or_default();
+    let target = format!("/v2.0/ports?security_groups={id}");
+    let mut ports: Value = client.get(&target).await?;
+    group["ports"] = ports["ports"].take();
+    print(&group, output, views::group)
 }
 
 async fn watch(client: &Client, output: Output) -> Result<(), NvectlError> {

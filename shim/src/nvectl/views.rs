@@ -215,20 +215,151 @@ pub(super) fn ports(answer: &Value) -> String {
         "SEGMENTATION ID",
     ];
     let cells = |port: &Value| {
-        let ips = items(port, "fixed_ips")
-            .iter()
-            .map(|ip| cell(&ip["ip_address"]));
         vec![
             cell(&port["id"]),
             cell(&port["name"]),
             cell(&port["status"]),
             cell(&port["mac_address"]),
-            ips.collect::<Vec<_>>().join(","),
+            fixed_ips(port),
             cell(&port["binding:host_id"]),
             cell(&port["segmentation_id"]),
         ]
     };
     table(&head, &rows(items(answer, "ports"), cells))
+}
+
+/// Texts of items in one cell; `-` if there are none.
+fn joined(items: &[Value], text: impl Fn(&Value) -> String) -> String {
+    match items.is_empty() {
+        true => "-".to_owned(),
+        false => items.iter().map(text).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn fixed_ips(port: &Value) -> String {
+    joined(items(port, "fixed_ips"), |ip| cell(&ip["ip_address"]))
+}
+
+/// `router list`; each has its `interfaces` with it.
+pub(super) fn routers(answer: &Value) -> String {
+    let cells = |router: &Value| {
+        let route = |route: &Value| {
+            format!(
+                "{} via {}",
+                cell(&route["destination"]),
+                cell(&route["nexthop"])
+            )
+        };
+        vec![
+            cell(&router["id"]),
+            cell(&router["name"]),
+            yes_no(&router["admin_state_up"]).to_owned(),
+            joined(items(router, "interfaces"), fixed_ips),
+            joined(items(router, "routes"), route),
+        ]
+    };
+    table(
+        &["ID", "NAME", "UP", "INTERFACES", "ROUTES"],
+        &rows(items(answer, "routers"), cells),
+    )
+}
+
+/// `group list`.
+pub(super) fn groups(answer: &Value) -> String {
+    let cells = |group: &Value| {
+        vec![
+            cell(&group["id"]),
+            cell(&group["name"]),
+            cell(&group["project_id"]),
+            yes_no(&group["stateful"]).to_owned(),
+            items(group, "security_group_rules").len().to_string(),
+        ]
+    };
+    table(
+        &["ID", "NAME", "PROJECT", "STATEFUL", "RULES"],
+        &rows(items(answer, "security_groups"), cells),
+    )
+}
+
+/// `group show`; it has its `ports` with it.
+pub(super) fn group(group: &Value) -> String {
+    let mut text = String::new();
+    for key in ["name", "id", "project_id", "description"] {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{key:<20}{}", printable(&cell(&group[key])));
+    }
+    let _ = writeln!(text, "{:<20}{}\n", "stateful", yes_no(&group["stateful"]));
+    let rule = |rule: &Value| {
+        vec![
+            cell(&rule["id"]),
+            cell(&rule["direction"]),
+            cell(&rule["ethertype"]),
+            cell(&rule["protocol"]),
+            ports_of_rule(rule),
+            other_side(rule),
+        ]
+    };
+    text.push_str(&table(
+        &[
+            "RULE",
+            "DIRECTION",
+            "ETHERTYPE",
+            "PROTOCOL",
+            "PORTS",
+            "OTHER SIDE",
+        ],
+        &rows(items(group, "security_group_rules"), rule),
+    ));
+    text.push('\n');
+    let port = |port: &Value| vec![cell(&port["id"]), cell(&port["name"]), fixed_ips(port)];
+    text.push_str(&table(
+        &["PORT", "NAME", "ADDRESSES"],
+        &rows(items(group, "ports"), port),
+    ));
+    text
+}
+
+fn ports_of_rule(rule: &Value) -> String {
+    match (&rule["port_range_min"], &rule["port_range_max"]) {
+        (min, max) if min == max || max.is_null() => cell(min),
+        (min, max) => format!("{}-{}", cell(min), cell(max)),
+    }
+}
+
+fn other_side(rule: &Value) -> String {
+    let group = &rule["remote_group_id"];
+    let addresses = &rule["remote_address_group_id"];
+    match (group.is_null(), addresses.is_null()) {
+        (false, _) => format!("group {}", cell(group)),
+        (_, false) => format!("address group {}", cell(addresses)),
+        _ => cell(&rule["remote_ip_prefix"]),
+    }
+}
+
+/// `qos list`.
+pub(super) fn policies(answer: &Value) -> String {
+    let cells = |policy: &Value| {
+        vec![
+            cell(&policy["id"]),
+            cell(&policy["name"]),
+            yes_no(&policy["shared"]).to_owned(),
+            yes_no(&policy["is_default"]).to_owned(),
+            joined(items(policy, "rules"), qos_rule),
+        ]
+    };
+    table(
+        &["ID", "NAME", "SHARED", "DEFAULT", "RULES"],
+        &rows(items(answer, "policies"), cells),
+    )
+}
+
+fn qos_rule(rule: &Value) -> String {
+    let way = cell(&rule["direction"]);
+    match rule["type"].as_str() {
+        Some("bandwidth_limit") => format!("{way} {} kbit/s", cell(&rule["max_kbps"])),
+        Some("packet_rate_limit") => format!("{way} {} kpps", cell(&rule["max_kpps"])),
+        _ => format!("dscp {}", cell(&rule["dscp_mark"])),
+    }
 }
 
 /// `vtep list`.
@@ -285,4 +416,52 @@ pub(super) fn event_line(event: &Value) -> String {
         "outcome",
     ];
     printable(&keys.map(|key| cell(&event[key])).join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_group_shows_ranges_and_other_sides() {
+        let rule = |min: Value, max: Value, key: &str, value: &str| {
+            let mut rule = json!({"id": "r", "direction": "ingress", "ethertype": "IPv4",
+                "protocol": "tcp", "port_range_min": min, "port_range_max": max});
+            rule[key] = json!(value);
+            rule
+        };
+        let shown = group(
+            &json!({"name": "web", "stateful": true, "security_group_rules": [
+            rule(json!(80), json!(81), "remote_ip_prefix", "10.0.0.0/8"),
+            rule(json!(8), Value::Null, "remote_group_id", "g"),
+            rule(Value::Null, Value::Null, "remote_address_group_id", "a"),
+        ], "ports": [{"id": "p", "fixed_ips": []}]}),
+        );
+        let lines: Vec<&str> = shown.lines().collect();
+        for (line, ports, side) in [(7, "80-81", "10.0.0.0/8"), (8, "8", "group g")] {
+            assert!(lines[line].contains(&format!("  {ports}")), "{shown}");
+            assert!(lines[line].ends_with(side), "{shown}");
+        }
+        assert!(lines[9].ends_with("-      address group a"), "{shown}");
+        assert!(shown.ends_with("p     -     -\n"), "{shown}");
+    }
+
+    #[test]
+    fn routers_and_policies_fit_a_line_each() {
+        let answer = json!({"routers": [{"id": "r", "admin_state_up": true,
+            "routes": [{"destination": "10.0.0.0/8", "nexthop": "10.7.0.9"}],
+            "interfaces": [{"fixed_ips": [{"ip_address": "10.7.0.1"}]}]}]});
+        let line = "r   -     yes  10.7.0.1    10.0.0.0/8 via 10.7.0.9\n";
+        assert!(routers(&answer).ends_with(line), "{}", routers(&answer));
+        let answer = json!({"policies": [{"id": "q", "name": "gold", "shared": false,
+        "is_default": true, "rules": [
+            {"type": "bandwidth_limit", "direction": "egress", "max_kbps": 5},
+            {"type": "packet_rate_limit", "direction": "ingress", "max_kpps": 6},
+            {"type": "dscp_marking", "dscp_mark": 26},
+        ]}]});
+        let line = "yes      egress 5 kbit/s,ingress 6 kpps,dscp 26\n";
+        assert!(policies(&answer).ends_with(line), "{}", policies(&answer));
+    }
 }
