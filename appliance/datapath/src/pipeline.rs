@@ -248,11 +248,15 @@ impl Datapath {
         vap: &Vap,
         error: icmp::Error,
         headers: &Headers,
-        frame: &Frame<'_>,
+        frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) {
         let gateway = forward::gateway_of(&self.tables, vap.vni, headers.destination);
         let Some(gateway) = gateway else { return };
+        // The packet is quoted as its sender meant it.
+        if checksum::complete(frame).is_err() {
+            return;
+        }
         let mut reply = Reply::new();
         if icmp::error(error, headers, frame.bytes(), gateway, &mut reply)
             && self.errors.admit(now, 0)

@@ -210,13 +210,14 @@ fn a_change_of_the_tables_reaches_flows_that_are_known() {
 #[test]
 fn a_used_up_hop_limit_ends_a_packet_of_a_known_flow() {
     let mut rig = rig();
-    let frame = |ttl| with_tag(&packet(address(3, 21), ttl, 100), 101);
+    let frame = |ttl| with_tag(&packet(at(3, 21), ttl, 100), 101);
     assert_eq!(
         twice(&mut rig, &frame(64)).verdict,
         Verdict::Send(Side::Trunk)
     );
     for ttl in [1, 0] {
-        rig.assert_dropped(Side::Trunk, &frame(ttl), DropReason::HopLimit);
+        let outcome = rig.trunk(&frame(ttl));
+        assert_eq!(outcome.verdict, Verdict::Drop(DropReason::HopLimit));
     }
 }
 

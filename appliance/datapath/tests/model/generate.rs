@@ -4,6 +4,8 @@
 //! shrinks towards its first stations and to a whole topology. Strategies are boxed,
 //! since the trees of nested ones are kilobytes that would be moved about.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use nve_protocol::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -107,7 +109,7 @@ fn edit() -> BoxedStrategy<Edit> {
 
 fn record() -> BoxedStrategy<Record> {
     let small = || (0usize..12, 0usize..12, 0usize..12, any::<bool>());
-    (0usize..8, small())
+    (0usize..10, small())
         .prop_map(|(kind, (a, b, c, flag))| match kind {
             0 => world::vap(a, b, c % 4 == 1, flag),
             1 => world::fdb(a, world::any_mac(b * 2), c),
@@ -119,6 +121,16 @@ fn record() -> BoxedStrategy<Record> {
                 mtu: world::mtu(b),
             }),
             6 => world::gateway(a, b, flag, c),
+            7 | 8 => world::pair(
+                a,
+                if c % 3 == 0 {
+                    world::any_mac(b)
+                } else {
+                    world::own_mac(a)
+                },
+                c,
+                flag,
+            ),
             _ => world::route(a, b, (c, a), flag),
         })
         .boxed()
@@ -142,13 +154,15 @@ fn trunk_frame() -> BoxedStrategy<(usize, Frame)> {
         .prop_map(|((at, forged), to, network_or_station, body, padding)| {
             let (network, index) = (at / 2, at % 2);
             let source = match forged {
-                true => world::any_mac(at),
-                false if at == VLANS - 1 => world::mac(99),
-                false => world::mac(world::station(network, index)),
+                true => world::any_mac(at * 5),
+                false => world::own_mac(at),
             };
             // Towards the gateway, or to a station of the own network.
             let default = match network_or_station {
-                choice @ 0..2 => world::gateway_mac((network + choice).saturating_sub(1), network),
+                choice @ 0..2 => {
+                    let router = (network + choice).saturating_sub(1);
+                    world::gateway_mac(router, network, body.is_six())
+                }
                 choice => world::mac(world::station(network, choice)),
             };
             let frame = Frame {
@@ -181,6 +195,10 @@ enum Draft {
 }
 
 impl Draft {
+    fn is_six(&self) -> bool {
+        matches!(self, Draft::Ip { six: true, .. })
+    }
+
     fn from(self, network: usize, index: usize, source_mac: Mac) -> Body {
         match self {
             Draft::Ip {
@@ -188,14 +206,22 @@ impl Draft {
                 source,
                 destination,
                 ip,
-            } => Body::Ip(Ip {
-                source: match source {
-                    None => world::address(network, world::station(network, index), six),
-                    Some(at) => any_address(at, six),
-                },
-                destination: any_address(destination, six),
-                ..ip
-            }),
+            } => {
+                let own = world::address(network, world::station(network, index), six);
+                let ip = Ip {
+                    source: source.map_or(own, |at| any_address(at, six)),
+                    destination: any_address(destination, six),
+                    ..ip
+                };
+                Body::Ip(match ip.transport {
+                    Transport::Neighbor { .. } if six => as_neighbor(ip, destination, source_mac),
+                    Transport::Neighbor { .. } => Ip {
+                        transport: Transport::Other(47),
+                        ..ip
+                    },
+                    _ => ip,
+                })
+            }
             Draft::Arp {
                 arp,
                 network: other,
@@ -210,12 +236,15 @@ impl Draft {
                     at => any_address((at, at), false),
                 };
                 let v4 = |ip| match ip {
-                    std::net::IpAddr::V4(ip) => ip,
-                    std::net::IpAddr::V6(_) => unreachable!("version 4 was asked for"),
+                    IpAddr::V4(ip) => ip,
+                    IpAddr::V6(_) => unreachable!("version 4 was asked for"),
                 };
                 Body::Arp(Arp {
                     sender_mac: if forged { world::mac(77) } else { source_mac },
-                    sender_ip: v4(own),
+                    sender_ip: match arp.sender_ip {
+                        probe if probe.is_broadcast() => Ipv4Addr::UNSPECIFIED,
+                        _ => v4(own),
+                    },
                     target_ip: v4(target),
                     ..arp
                 })
@@ -225,7 +254,55 @@ impl Draft {
     }
 }
 
-fn any_address((a, b): (usize, usize), six: bool) -> std::net::IpAddr {
+/// A neighbor message about the address that the packet was to go to.
+fn as_neighbor(ip: Ip, (_, odd): (usize, usize), own: Mac) -> Ip {
+    let IpAddr::V6(target) = ip.destination else {
+        unreachable!("of version 6")
+    };
+    let advertisement = matches!(
+        ip.transport,
+        Transport::Neighbor {
+            advertisement: true,
+            ..
+        }
+    );
+    let [.., a, b, c] = target.octets();
+    let [a, b, c] = [a, b, c].map(u16::from);
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | a, b << 8 | c);
+    let target = if advertisement && odd % 3 > 0 {
+        match ip.source {
+            IpAddr::V6(own) => own,
+            IpAddr::V4(_) => target,
+        }
+    } else {
+        target
+    };
+    Ip {
+        source: match odd {
+            1..4 if !advertisement => Ipv6Addr::UNSPECIFIED.into(),
+            _ => ip.source,
+        },
+        destination: if odd == 11 {
+            ip.destination
+        } else {
+            group.into()
+        },
+        hop_limit: if odd == 10 { 254 } else { 255 },
+        payload: if odd == 9 { 3 } else { 0 },
+        transport: Transport::Neighbor {
+            advertisement,
+            target,
+            link: match odd {
+                1..3 => None,
+                8 => Some(world::mac(77)),
+                _ => Some(own),
+            },
+        },
+        ..ip
+    }
+}
+
+fn any_address((a, b): (usize, usize), six: bool) -> IpAddr {
     match a {
         0..12 => world::address(a, world::station(a, b), six),
         12..14 => world::gateway_address(a, b, six),
@@ -258,8 +335,12 @@ fn arp() -> BoxedStrategy<Draft> {
                     _ => 1,
                 },
                 sender_mac: Mac::default(),
-                sender_ip: std::net::Ipv4Addr::UNSPECIFIED,
-                target_ip: std::net::Ipv4Addr::UNSPECIFIED,
+                // Stands for none: a probe.
+                sender_ip: match odd {
+                    6..9 => Ipv4Addr::BROADCAST,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                },
+                target_ip: Ipv4Addr::UNSPECIFIED,
                 hardware: if odd == 4 { 6 } else { 1 },
             },
             network: (network < NETWORKS).then_some(network),
@@ -346,9 +427,19 @@ fn transport() -> BoxedStrategy<Transport> {
             destination,
             flags: [0x02, 0x12, 0x10, 0x11, 0x04, 0x00][flags],
         }),
-        3 => (0usize..10, 0u16..2).prop_map(|(kind, id)| {
+        1 => any::<bool>().prop_map(|advertisement| Transport::Neighbor {
+            advertisement,
+            target: Ipv6Addr::UNSPECIFIED,
+            link: None,
+        }),
+        1 => any::<bool>().prop_map(|six| {
+            // A DHCP server's.
+            let (source, destination) = if six { (547, 546) } else { (67, 68) };
+            Transport::Ports { protocol: 17, source, destination }
+        }),
+        3 => (0usize..13, 0u16..2).prop_map(|(kind, id)| {
             // Echo of both versions, errors, and what has no meaning in one of them.
-            let kind = [8u8, 0, 128, 129, 3, 11, 1, 2, 13, 135][kind];
+            let kind = [8u8, 128, 0, 129, 3, 11, 1, 2, 13, 130, 131, 134, 137][kind];
             Transport::Icmp { kind, code: 0, id }
         }),
         1 => (0usize..3, port(), port()).prop_map(|(protocol, source, destination)| {

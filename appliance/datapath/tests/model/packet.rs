@@ -4,7 +4,7 @@
 //! router changes is changed in the description and encoded again, so nothing
 //! here follows a checksum or moves a header in place.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
@@ -96,6 +96,12 @@ pub enum Transport {
         code: u8,
         id: u16,
     },
+    /// A neighbor solicitation or advertisement, which may tell a MAC address.
+    Neighbor {
+        advertisement: bool,
+        target: Ipv6Addr,
+        link: Option<Mac>,
+    },
     Other(u8),
 }
 
@@ -184,6 +190,86 @@ pub fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// An ICMPv6 message whose checksum covers `body`, up to `length` bytes of it.
+fn icmp_v6(
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+    kind: u8,
+    code: u8,
+    rest: [u8; 4],
+    body: &[u8],
+    length: usize,
+) -> Vec<u8> {
+    let message = Icmpv6Type::Unknown {
+        type_u8: kind,
+        code_u8: code,
+        bytes5to8: rest,
+    };
+    let header = Icmpv6Header::with_checksum(message, from.octets(), to.octets(), body).unwrap();
+    [header.to_bytes().as_slice(), &body[..length]].concat()
+}
+
+/// The answer to a neighbor solicitation: the IPv6 packet.
+pub fn neighbor_advertisement(target: Ipv6Addr, to: Ipv6Addr, mac: Mac, flags: u8) -> Vec<u8> {
+    let body = [&target.octets()[..], &[2, 1], &mac.0].concat();
+    let message = icmp_v6(target, to, 136, 0, [flags, 0, 0, 0], &body, body.len());
+    ip_packet(target.into(), to.into(), 58, 255, 0, &message)
+}
+
+/// An ICMP error about a packet, which it quotes: 576 bytes in all (RFC 1812,
+/// section 4.3.2.3), or the least MTU of IPv6 (RFC 4443, section 2.4 (c)).
+pub fn icmp_error(from: IpAddr, about: &Ip, kind: u8, code: u8, value: u16) -> Vec<u8> {
+    let mut quote = about.encode();
+    let [high, low] = value.to_be_bytes();
+    let rest = [0, 0, high, low];
+    match (from, about.source) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            quote.truncate(1280 - 48);
+            let message = icmp_v6(from, to, kind, code, rest, &quote, quote.len());
+            ip_packet(from.into(), to.into(), 58, 64, 0, &message)
+        }
+        _ => {
+            quote.truncate(576 - 28);
+            let message = Icmpv4Type::Unknown {
+                type_u8: kind,
+                code_u8: code,
+                bytes5to8: rest,
+            };
+            let header = Icmpv4Header::with_checksum(message, &quote);
+            let message = [header.to_bytes().as_slice(), &quote].concat();
+            // Precedence of internetwork control (RFC 1812, section 4.3.2.5).
+            ip_packet(from, about.source, 1, 64, 0xc0, &message)
+        }
+    }
+}
+
+fn ip_packet(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    hop_limit: u8,
+    traffic_class: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let packet = Ip {
+        source,
+        destination,
+        hop_limit,
+        traffic_class,
+        dont_fragment: false,
+        fragment: None,
+        id: 0,
+        options: 0,
+        transport: Transport::Other(protocol),
+        payload: 0,
+        defect: None,
+    };
+    match packet.is_v4() {
+        true => packet.encode_v4(payload, &[]),
+        false => packet.encode_v6(payload.to_vec()),
+    }
+}
+
 /// An untagged frame with a tag.
 pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [
@@ -228,7 +314,7 @@ impl Ip {
             Transport::Tcp { .. } => 6,
             Transport::Ports { protocol, .. } | Transport::Other(protocol) => protocol,
             Transport::Icmp { .. } if self.is_v4() => 1,
-            Transport::Icmp { .. } => 58,
+            Transport::Icmp { .. } | Transport::Neighbor { .. } => 58,
         }
     }
 
@@ -337,6 +423,27 @@ impl Ip {
                     }
                 }
             }
+            Transport::Neighbor {
+                advertisement,
+                target,
+                link,
+            } => {
+                let (kind, option) = if advertisement { (136, 2) } else { (135, 1) };
+                let link = link.map(|mac| [&[option, 1][..], &mac.0].concat());
+                let rest = [&target.octets()[..], &link.unwrap_or_default()].concat();
+                let (IpAddr::V6(from), IpAddr::V6(to)) = (self.source, self.destination) else {
+                    unreachable!("of version 6")
+                };
+                icmp_v6(
+                    from,
+                    to,
+                    kind,
+                    0,
+                    [0; 4],
+                    &[&rest, data].concat(),
+                    rest.len(),
+                )
+            }
             Transport::Other(_) => Vec::new(),
         }
     }
@@ -344,7 +451,7 @@ impl Ip {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = match self.is_v4() {
             true => self.encode_v4(&self.ip_payload(), OPTION_LISTS[self.options % 4]),
-            false => self.encode_v6(),
+            false => self.encode_v6(self.ip_payload()),
         };
         match self.defect {
             Some(Defect::Version) => bytes[0] ^= 0x30,
@@ -388,13 +495,12 @@ impl Ip {
         [header.to_bytes().as_slice(), payload].concat()
     }
 
-    fn encode_v6(&self) -> Vec<u8> {
+    fn encode_v6(&self, mut payload: Vec<u8>) -> Vec<u8> {
         let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source, self.destination) else {
             unreachable!("one version")
         };
         // From the last header to the first.
         let mut next = self.protocol();
-        let mut payload = self.ip_payload();
         if let Some((offset, more)) = self.fragment {
             let header = Ipv6FragmentHeader::new(
                 IpNumber(next),

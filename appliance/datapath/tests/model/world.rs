@@ -64,9 +64,10 @@ pub fn router(index: usize) -> RouterId {
     RouterId([1 + (index % 2) as u8; 16])
 }
 
-pub fn gateway_mac(router: usize, network: usize) -> Mac {
+/// As in Neutron, the subnets of each version have an interface of their own.
+pub fn gateway_mac(router: usize, network: usize, six: bool) -> Mac {
     let (router, network) = ((router % 2) as u8, (network % NETWORKS) as u8);
-    Mac([0x02, 0xff, 0, 0, router, network])
+    Mac([0x02, 0xff, 0, u8::from(six), router, network])
 }
 
 /// Address of a router's interface on a network.
@@ -90,7 +91,7 @@ pub fn gateway(at: usize, network: usize, six: bool, shape: usize) -> Record {
         vni: vni(network),
         ip,
         prefix: Prefix::around(ip, length).unwrap(),
-        mac: gateway_mac(at, network),
+        mac: gateway_mac(at, network, six),
         router: router(at),
     })
 }
@@ -152,7 +153,7 @@ pub fn special(index: usize, six: bool) -> IpAddr {
 pub fn any_mac(index: usize) -> Mac {
     match index % 32 {
         at @ 0..12 => mac(station(at / 4, at)),
-        at @ 12..18 => gateway_mac(at / 3, at),
+        at @ 12..18 => gateway_mac(at / 3, at, at == 17),
         18 | 19 => Mac::BROADCAST,
         20 => Mac([0x33, 0x33, 0, 0, 0, 1]),
         21 => Mac([0x01, 0, 0x5e, 0, 0, 0xfb]),
@@ -174,6 +175,31 @@ pub fn vap(at: usize, network: usize, other_mac: bool, port_security: bool) -> R
         // found is unspecified.
         mac: mac(if at == VLANS - 1 { 99 } else { station }),
         port_security,
+    })
+}
+
+pub fn own_mac(at: usize) -> Mac {
+    match at % VLANS {
+        at if at == VLANS - 1 => mac(99),
+        at => mac(station(at / 2, at % 2)),
+    }
+}
+
+/// An address that a VAP may use: its own, or a pair.
+pub fn pair(at: usize, whose: Mac, shape: usize, six: bool) -> Record {
+    let host = address(at / 2, station(at / 2, shape % STATIONS), six);
+    let length = match (shape / STATIONS, six) {
+        (0, false) => 32,
+        (0, true) => 128,
+        (1, false) => 24,
+        (1, true) => 64,
+        _ => 0,
+    };
+    Record::Address(Address {
+        vlan: vlan(at),
+        mac: whose,
+        prefix: Prefix::around(host, length).unwrap(),
+        fixed: shape % 2 == 0,
     })
 }
 
@@ -214,7 +240,9 @@ pub fn topology() -> Vec<Record> {
     for network in 0..NETWORKS {
         for index in 0..2 {
             let at = 2 * network + index;
-            records.push(vap(at, network, false, at != 1));
+            records.push(vap(at, network, false, at % 3 != 1));
+            records.push(pair(at, own_mac(at), index, false));
+            records.push(pair(at, own_mac(at), index, true));
             records.push(flood(network, index));
             records.push(fdb(network, mac(station(network, 2 + index)), index));
         }

@@ -4,7 +4,9 @@
 //! question. Nothing is kept between packets but what the rules themselves
 //! remember.
 
+mod answers;
 mod routing;
+mod spoofing;
 mod switching;
 mod underlay;
 
@@ -197,8 +199,8 @@ impl Model {
     }
 
     /// Whether a VAP may have `station` beside its own address.
-    fn takes(&self, vap: &Vap, _station: Mac) -> bool {
-        !vap.port_security
+    fn takes(&self, vap: &Vap, station: Mac) -> bool {
+        !vap.port_security || self.addresses(vap.vlan).any(|own| own.mac == station)
     }
 }
 
@@ -234,7 +236,7 @@ fn transport_header(ip: &Ip) -> usize {
         Transport::Tcp { .. } => 20,
         Transport::Ports { protocol: 132, .. } => 12,
         Transport::Ports { .. } => 8,
-        Transport::Icmp { .. } => 4,
+        Transport::Icmp { .. } | Transport::Neighbor { .. } => 4,
         Transport::Other(_) => 0,
     }
 }

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use nve_protocol::*;
 
+use super::answers::Trouble;
+use super::spoofing::link_local;
 use super::{Model, Outcome, Receiver};
-use crate::packet::{Body, Frame, Ip};
+use crate::packet::{Body, Frame, Ip, Transport};
 
 impl Model {
     /// A frame that a VM sends to its gateway.
@@ -14,12 +16,25 @@ impl Model {
         vap: &Vap,
         gateway: &Gateway,
         frame: &Frame,
+        tci: u16,
     ) -> Result<Outcome, DropReason> {
         let ip = frame.ip().ok_or(DropReason::Gateway)?;
-        let (exit, next_hop) = self.way(gateway.router, ip)?;
-        let station = self
-            .neighbor(exit.vni, next_hop)
-            .ok_or(DropReason::NoNeighbor)?;
+        let refuse = |trouble, reason| Ok(self.refuse(vap, gateway, frame, trouble, reason));
+        let (exit, next_hop) = match self.way(gateway, ip) {
+            Ok(way) => way,
+            Err(DropReason::Gateway) => {
+                return match self.answer_echo(frame, ip, tci) {
+                    Some(outcome) => Ok(outcome),
+                    None => refuse(unserved(ip), DropReason::Gateway),
+                };
+            }
+            Err(reason @ DropReason::HopLimit) => return refuse(Trouble::HopLimit, reason),
+            Err(reason @ DropReason::NoRoute) => return refuse(Trouble::NoRoute, reason),
+            Err(reason) => return Err(reason),
+        };
+        let Some(station) = self.neighbor(exit.vni, next_hop) else {
+            return refuse(Trouble::NoNeighbor, DropReason::NoNeighbor);
+        };
         let routed = Ip {
             hop_limit: ip.hop_limit - 1,
             ..ip.clone()
@@ -27,11 +42,14 @@ impl Model {
         let receivers = self.receivers(exit.vni, station, Some(vap.vlan));
         let mtu = self.mtu(exit.vni);
         let large = ip.length() > mtu;
-        // Copies are not fragmented: that a known neighbor's MAC address is in no
+        // Copies are not fragmented, and nobody is told: that a known neighbor's MAC address is in no
         // table is a state of a moment.
         let located = self.is_located(exit.vni, station, &receivers);
-        if large && !(ip.is_v4() && !ip.dont_fragment && located) {
+        if large && !located {
             return Err(DropReason::TooBig);
+        }
+        if large && (!ip.is_v4() || ip.dont_fragment) {
+            return refuse(Trouble::TooBig(mtu), DropReason::TooBig);
         }
         let routed_frame = |body: Body, padding| Frame {
             destination: station,
@@ -61,14 +79,15 @@ impl Model {
     }
 
     /// The interface by which a router forwards a packet, and the next hop.
-    fn way(&self, router: RouterId, ip: &Ip) -> Result<(&Gateway, IpAddr), DropReason> {
+    fn way(&self, at: &Gateway, ip: &Ip) -> Result<(&Gateway, IpAddr), DropReason> {
         let interfaces: Vec<&Gateway> = self
             .gateways()
-            .filter(|gateway| gateway.router == router)
+            .filter(|gateway| gateway.router == at.router)
             .collect();
         if interfaces
             .iter()
             .any(|gateway| gateway.ip == ip.destination)
+            || link_local(at.mac) == ip.destination
         {
             return Err(DropReason::Gateway);
         }
@@ -91,7 +110,7 @@ impl Model {
                 Record::Route(route) => Some(route),
                 _ => None,
             })
-            .filter(|route| route.router == router && route.destination.contains(ip.destination))
+            .filter(|route| route.router == at.router && route.destination.contains(ip.destination))
             .max_by_key(|route| route.destination.length());
         // The longest prefix; an interface's own before a route of the same length.
         match (connected(ip.destination), route) {
@@ -110,6 +129,16 @@ impl Model {
     }
 }
 
+/// What a gateway tells of a packet to itself that it does not answer.
+fn unserved(ip: &Ip) -> Trouble {
+    match ip.transport {
+        Transport::Tcp { .. } | Transport::Ports { .. } if !ip.is_later_fragment() => {
+            Trouble::NoPort
+        }
+        _ => Trouble::NoProtocol,
+    }
+}
+
 /// RFC 1812, section 5.3.7, and RFC 4291, sections 2.5.2, 2.5.3, 2.5.6 and 2.7.
 fn is_martian_source(ip: IpAddr) -> bool {
     match ip {
@@ -118,7 +147,10 @@ fn is_martian_source(ip: IpAddr) -> bool {
             matches!(first, 0 | 127 | 224..240) || ip.is_broadcast()
         }
         IpAddr::V6(ip) => {
-            ip.is_unspecified() || ip.is_loopback() || ip.octets()[0] == 0xff || is_link_local(&ip)
+            ip.is_unspecified()
+                || ip.is_loopback()
+                || ip.octets()[0] == 0xff
+                || is_link_local_v6(&ip)
         }
     }
 }
@@ -128,7 +160,7 @@ fn is_martian_destination(ip: IpAddr) -> bool {
     is_martian_source(ip) || matches!(ip, IpAddr::V4(ip) if ip.octets()[..2] == [169, 254])
 }
 
-fn is_link_local(ip: &std::net::Ipv6Addr) -> bool {
+fn is_link_local_v6(ip: &std::net::Ipv6Addr) -> bool {
     let [first, second, ..] = ip.octets();
     first == 0xfe && second & 0xc0 == 0x80
 }

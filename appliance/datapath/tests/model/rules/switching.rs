@@ -3,7 +3,7 @@
 use nve_protocol::*;
 
 use super::{Model, Outcome, Receiver, Sent, TRUNK_MTU, well_formed};
-use crate::packet::{Arp, Body, ETHERNET, Frame, tagged};
+use crate::packet::{Body, ETHERNET, Frame, tagged};
 
 /// How a frame came in on the trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,62 +30,19 @@ impl Model {
         };
         let vap = self.vap(tci & 0x0fff).ok_or(DropReason::UnknownVlan)?;
         well_formed(frame)?;
-        check_sender(vap, frame)?;
-        if let Body::Arp(arp) = &frame.body
-            && let Some(owner) = self.owner(vap, arp)?
-        {
-            let reply = Arp {
-                operation: 2,
-                sender_mac: owner,
-                sender_ip: arp.target_ip,
-                target_ip: arp.sender_ip,
-                hardware: 1,
-            };
-            let bytes = [
-                &vap.mac.0[..],
-                &owner.0,
-                &[0x08, 0x06],
-                &reply.with_target(vap.mac),
-                &vec![0; frame.padding],
-            ]
-            .concat();
-            return Ok(Outcome {
-                sent: vec![Sent::Trunk {
-                    // Its priority came with the request.
-                    bytes: tagged(&bytes, tci),
-                }],
-                answers: 1,
-                ..Outcome::default()
-            });
+        check_sender(frame)?;
+        self.check_source(vap, frame)?;
+        if let Some(outcome) = self.answer(vap, frame)? {
+            return Ok(outcome);
         }
         if let Some(gateway) = self
             .gateways()
             .find(|gateway| (gateway.vni, gateway.mac) == (vap.vni, frame.destination))
         {
-            return self.route(vap, gateway, frame);
+            return self.route(vap, gateway, frame, tci);
         }
         let receivers = self.receivers(vap.vni, frame.destination, Some(vap.vlan));
         self.give(vap.vni, &receivers, &[frame.encode()])
-    }
-
-    /// Who has the address that an ARP request asks for, unless it is the asking
-    /// VM, which may be looking for duplicates (RFC 5227).
-    fn owner(&self, vap: &Vap, arp: &Arp) -> Result<Option<Mac>, DropReason> {
-        if arp.hardware != 1 || !matches!(arp.operation, 1 | 2) || arp.sender_mac != vap.mac {
-            return Err(DropReason::Arp);
-        }
-        if arp.operation != 1 {
-            return Ok(None);
-        }
-        let target = arp.target_ip.into();
-        let gateway = self
-            .gateways()
-            .find(|gateway| (gateway.vni, gateway.ip) == (vap.vni, target));
-        let owner = match gateway {
-            Some(gateway) => Some(gateway.mac),
-            None => self.neighbor(vap.vni, target),
-        };
-        Ok(owner.filter(|owner| *owner != vap.mac))
     }
 
     /// Who gets a frame in a network. `from` is the VAP that it came from; what
@@ -147,8 +104,8 @@ impl Model {
 }
 
 /// Refuses what no VM may send.
-fn check_sender(vap: &Vap, frame: &Frame) -> Result<(), DropReason> {
-    if frame.source != vap.mac {
+fn check_sender(frame: &Frame) -> Result<(), DropReason> {
+    if !frame.source.is_unicast() {
         return Err(DropReason::SourceMac);
     }
     if frame.destination == frame.source {
