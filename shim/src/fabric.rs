@@ -5,13 +5,12 @@
 //! have contain it; sessions may be behind, snapshots are not.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use nve_protocol::Record;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::compile::{Compiler, NveTables, vap_of};
+use crate::compile::{Compiled, Compiler, NveTables, Scope};
 use crate::controller::{Controller, TransactError};
 use crate::events::recent::{RecentEvents, Seen};
 use crate::events::types::{Inventory, LifecycleEvent};
@@ -31,13 +30,15 @@ pub struct Fabric {
 
 struct Shared {
     registry: Arc<Registry>,
-    compiled: Mutex<Compiled>,
+    desired: Mutex<Desired>,
+    /// As it was published last; who looks waits for no compiler.
+    compiled: RwLock<Compiled>,
     recent: RecentEvents,
 }
 
-struct Compiled {
+struct Desired {
     compiler: Compiler,
-    desired: HashMap<Uuid, watch::Sender<Arc<NveTables>>>,
+    senders: HashMap<Uuid, watch::Sender<Arc<NveTables>>>,
     by_key: HashMap<PublicKey, NveIdentity>,
 }
 
@@ -54,9 +55,11 @@ impl Fabric {
     /// Compiles what the controller has and follows it from now on.
     pub fn new(controller: Controller, registry: Arc<Registry>) -> Fabric {
         let state = controller.snapshot();
-        let compiled = Mutex::new(Compiled::new(&state));
+        let desired = Desired::new(&state);
+        let compiled = RwLock::new(desired.compiler.compiled().clone());
         let shared = Arc::new(Shared {
             registry,
+            desired: Mutex::new(desired),
             compiled,
             recent: RecentEvents::default(),
         });
@@ -84,22 +87,22 @@ impl Fabric {
 
     /// The tables that an NVE should have; `None` if it is not registered.
     pub fn desired_tables(&self, nve: Uuid) -> Option<Arc<NveTables>> {
-        self.shared.lock().compiler.tables(nve).cloned()
+        self.shared.compiled().tables(nve).cloned()
     }
 
-    /// Where a port is attached; `None` if it is on no NVE.
-    pub fn attachment(&self, state: &State, port: Uuid) -> Option<Attachment> {
-        let (nve, vap) = vap_of(state, self.shared.lock().compiler.claims(), port)?;
-        let acked = self.shared.registry.acked(nve.id);
-        let tables = acked.borrow();
-        let record = Record::Vap(vap);
-        let in_force = tables
+    /// Where a port is attached; `None` if it is on no NVE. It is in force once the
+    /// NVE has acknowledged tables with the port's records as they should be: tables
+    /// are whole, so what the port needs besides is in them too.
+    pub fn attachment(&self, port: Uuid) -> Option<Attachment> {
+        let compiled = self.shared.compiled();
+        let (nve, vlan) = compiled.place(port)?;
+        let desired = compiled.tables(nve)?;
+        let acked = self.shared.registry.acked(nve);
+        let in_force = acked
+            .borrow()
             .as_ref()
-            .is_some_and(|tables| tables.contains(vap.vni, &record));
-        Some(Attachment {
-            nve: nve.id,
-            in_force,
-        })
+            .is_some_and(|acked| acked.agrees(desired, Scope::Vap(nve, vlan)));
+        Some(Attachment { nve, in_force })
     }
 
     /// Takes one event, whoever brings it.
@@ -139,8 +142,8 @@ impl Fabric {
 
 impl PortStatus for Fabric {
     fn is_active(&self, port: Uuid) -> bool {
-        let attachment = self.controller.read(|state| self.attachment(state, port));
-        attachment.is_some_and(|attachment| attachment.in_force)
+        self.attachment(port)
+            .is_some_and(|attachment| attachment.in_force)
     }
 }
 
@@ -186,7 +189,7 @@ impl NveDirectory for Fabric {
     fn desired(&self, nve: Uuid) -> Option<watch::Receiver<Arc<NveTables>>> {
         self.shared
             .lock()
-            .desired
+            .senders
             .get(&nve)
             .map(watch::Sender::subscribe)
     }
@@ -195,20 +198,30 @@ impl NveDirectory for Fabric {
 impl Shared {
     /// A panic while the lock was held would have been in the compiler, which is
     /// then made anew with the next start; what it holds is still served.
-    fn lock(&self) -> MutexGuard<'_, Compiled> {
-        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Desired> {
+        self.desired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compiled(&self) -> Compiled {
+        let compiled = self.compiled.read();
+        compiled.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn follow(&self, state: &State, mutations: &[Mutation]) {
-        let mut compiled = self.lock();
-        let changed = compiled.compiler.follow(state, mutations);
+        let mut desired = self.lock();
+        let changed = desired.compiler.follow(state, mutations);
+        let compiled = desired.compiler.compiled().clone();
+        *self
+            .compiled
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = compiled;
         for nve in changed {
-            compiled.publish(nve);
+            desired.publish(nve);
         }
         for mutation in mutations {
             match mutation {
-                Mutation::PutNve(nve) => self.registered(&mut compiled, state, nve.id),
-                Mutation::DeleteNve(id) => self.registered(&mut compiled, state, *id),
+                Mutation::PutNve(nve) => self.registered(&mut desired, state, nve.id),
+                Mutation::DeleteNve(id) => self.registered(&mut desired, state, *id),
                 _ => {}
             }
         }
@@ -216,38 +229,38 @@ impl Shared {
 
     /// An NVE came, went or has other attributes. One with another key has to
     /// authenticate again.
-    fn registered(&self, compiled: &mut Compiled, state: &State, nve: Uuid) {
-        let before = compiled.identity_key(nve);
-        compiled.by_key = directory(state);
+    fn registered(&self, desired: &mut Desired, state: &State, nve: Uuid) {
+        let before = desired.identity_key(nve);
+        desired.by_key = directory(state);
         match state.nve(nve) {
             None => self.registry.remove(nve),
-            Some(_) if before != compiled.identity_key(nve) => self.registry.disconnect(nve),
+            Some(_) if before != desired.identity_key(nve) => self.registry.disconnect(nve),
             Some(_) => {}
         }
     }
 }
 
-impl Compiled {
-    fn new(state: &State) -> Compiled {
-        let mut compiled = Compiled {
+impl Desired {
+    fn new(state: &State) -> Desired {
+        let mut desired = Desired {
             compiler: Compiler::new(state),
-            desired: HashMap::new(),
+            senders: HashMap::new(),
             by_key: directory(state),
         };
         for nve in state.nves() {
-            compiled.publish(nve.id);
+            desired.publish(nve.id);
         }
-        compiled
+        desired
     }
 
     /// Offers an NVE's tables to its session, or ends it if the NVE is gone.
     fn publish(&mut self, nve: Uuid) {
         match self.compiler.tables(nve) {
             Some(tables) => {
-                let sender = self.desired.entry(nve).or_default();
+                let sender = self.senders.entry(nve).or_default();
                 sender.send_replace(Arc::clone(tables));
             }
-            None => drop(self.desired.remove(&nve)),
+            None => drop(self.senders.remove(&nve)),
         }
     }
 

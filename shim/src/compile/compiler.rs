@@ -1,5 +1,5 @@
-//! Compiles changes: only the networks that a change concerns, only the NVEs
-//! that have them.
+//! Compiles changes: only what the objects that a change concerns give, only for
+//! the NVEs that need it.
 //!
 //! Invariant: after each change the tables are those that a compiler made anew
 //! from the same state would have.
@@ -7,28 +7,51 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nve_protocol::{Record, Vni};
+use imbl::OrdMap;
+use nve_protocol::{Key, Vlan};
 use uuid::Uuid;
 
-use super::network::{self, PerNve};
+use super::dirty::Dirty;
+use super::pool::{Changes, Pool};
+use super::reach::Reach;
+use super::slice::Slice;
+use super::source::{Fact, Gift, Source, View};
 use super::tables::NveTables;
+use super::{Scope, network, router, security, vap};
 use crate::intent::State;
-use crate::model::{Mutation, Vtep};
+use crate::model::{Mutation, Nve};
 use crate::placement::Claims;
-
-/// Records of one network on one NVE.
-type Slice = (Vni, Arc<[Record]>);
-
-/// Stands for the VNI of a network that was not compiled before.
-const NO_VNI: Vni = Vni::new(0).expect("24 bits");
 
 /// Tables of all NVEs, and what is needed to follow changes.
 #[derive(Debug, Default)]
 pub struct Compiler {
     state: State,
     claims: Claims,
-    networks: BTreeMap<Uuid, (Vni, PerNve)>,
-    nves: BTreeMap<Uuid, Arc<NveTables>>,
+    pool: Pool,
+    reach: BTreeMap<Uuid, Reach>,
+    /// NVEs that have a scope, for scopes that are not one NVE's alone.
+    subscribers: BTreeMap<Scope, BTreeSet<Uuid>>,
+    now: Compiled,
+}
+
+/// What came out: the tables of all NVEs and where ports are. A copy shares
+/// everything with its original and does not change any more.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    nves: OrdMap<Uuid, Arc<NveTables>>,
+    places: OrdMap<Uuid, (Uuid, Vlan)>,
+}
+
+impl Compiled {
+    /// Tables of an NVE; `None` if it is not registered.
+    pub fn tables(&self, nve: Uuid) -> Option<&Arc<NveTables>> {
+        self.nves.get(&nve)
+    }
+
+    /// The NVE that a port is attached to, and the port's tag there.
+    pub fn place(&self, port: Uuid) -> Option<(Uuid, Vlan)> {
+        self.places.get(&port).copied()
+    }
 }
 
 impl Compiler {
@@ -36,220 +59,215 @@ impl Compiler {
     pub fn new(state: &State) -> Compiler {
         let mut compiler = Compiler {
             state: state.clone(),
+            claims: Claims::of(state),
             ..Compiler::default()
         };
-        for vm in state.vms() {
-            compiler.claims.add(vm);
-        }
         for nve in state.nves() {
-            compiler.nves.insert(nve.id, Arc::default());
+            compiler.register(nve);
         }
-        let all = state.networks().map(|network| network.common.id).collect();
-        compiler.recompile(all);
+        compiler.compile(&Dirty::all(state).sources);
         compiler
     }
 
     /// Tables of an NVE; `None` if it is not registered.
     pub fn tables(&self, nve: Uuid) -> Option<&Arc<NveTables>> {
-        self.nves.get(&nve)
+        self.now.tables(nve)
     }
 
-    /// Where ports are.
-    pub fn claims(&self) -> &Claims {
-        &self.claims
+    /// What came out, as it is now.
+    pub fn compiled(&self) -> &Compiled {
+        &self.now
     }
 
     /// Follows `mutations`, which led to `after`, and returns the NVEs whose
     /// tables are other ones now.
     pub fn follow(&mut self, after: &State, mutations: &[Mutation]) -> BTreeSet<Uuid> {
         let before = std::mem::replace(&mut self.state, after.clone());
-        let mut ports = BTreeSet::new();
-        let mut dirty = BTreeSet::new();
+        let mut dirty = Dirty::default();
         for mutation in mutations {
-            self.touch(&before, mutation, &mut ports, &mut dirty);
+            dirty.touch(&before, &self.state, &mut self.claims, mutation);
         }
-        for port in ports {
-            let networks = [before.port(port), after.port(port)];
-            dirty.extend(networks.into_iter().flatten().map(|port| port.network_id));
+        for network in &dirty.networks {
+            let subscribers = self.subscribers.get(&Scope::Network(*network));
+            let presences = subscribers.into_iter().flatten();
+            dirty
+                .sources
+                .extend(presences.map(|nve| Source::Presence(*network, *nve)));
         }
-        let mut changed = self.follow_nves(mutations);
-        changed.extend(self.recompile(dirty));
+        let mut changed = self.follow_nves(mutations, &mut dirty.sources);
+        changed.extend(self.compile(&dirty.sources));
         changed
     }
 
-    /// Collects the ports and networks that a mutation concerns.
-    fn touch(
+    fn follow_nves(
         &mut self,
-        before: &State,
-        mutation: &Mutation,
-        ports: &mut BTreeSet<Uuid>,
-        networks: &mut BTreeSet<Uuid>,
-    ) {
-        match mutation {
-            Mutation::PutNetwork(network) => {
-                self.touch_network(before, network.common.id, ports, networks)
-            }
-            Mutation::DeleteNetwork(id) => self.touch_network(before, *id, ports, networks),
-            // Addresses are the ports'; nothing else of a subnet is compiled.
-            Mutation::PutSubnet(_) | Mutation::DeleteSubnet(_) | Mutation::PutCursor(..) => {}
-            // Nothing of these is compiled.
-            Mutation::PutRouter(_)
-            | Mutation::DeleteRouter(_)
-            | Mutation::PutSecurityGroup(_)
-            | Mutation::DeleteSecurityGroup(_)
-            | Mutation::PutSecurityGroupRule(_)
-            | Mutation::DeleteSecurityGroupRule(_)
-            | Mutation::PutAddressGroup(_)
-            | Mutation::DeleteAddressGroup(_)
-            | Mutation::PutQosPolicy(_)
-            | Mutation::DeleteQosPolicy(_) => {}
-            Mutation::PutPort(port) => self.touch_port(port.common.id, ports),
-            Mutation::DeletePort(id) => self.touch_port(*id, ports),
-            Mutation::PutNve(nve) => {
-                ports.extend(self.claims.on_host(&nve.host_name));
-                self.touch_host_of(before, nve.id, ports);
-            }
-            Mutation::DeleteNve(id) => self.touch_host_of(before, *id, ports),
-            Mutation::PutVtep(vtep) => {
-                networks.extend(networks_of(vtep));
-                networks.extend(before.vtep(vtep.id).into_iter().flat_map(networks_of));
-            }
-            Mutation::DeleteVtep(id) => {
-                networks.extend(before.vtep(*id).into_iter().flat_map(networks_of));
-            }
-            Mutation::PutVm(vm) => self.touch_vm(before, vm.vm.vm_uuid, ports),
-            Mutation::DeleteVm(id) => self.touch_vm(before, *id, ports),
-        }
-    }
-
-    /// A network that comes, goes or changes its administrative state passes the
-    /// tags of its ports to, or takes them from, ports of other networks.
-    fn touch_network(
-        &self,
-        before: &State,
-        network: Uuid,
-        ports: &mut BTreeSet<Uuid>,
-        networks: &mut BTreeSet<Uuid>,
-    ) {
-        networks.insert(network);
-        for port in before.ports_of(network).chain(self.state.ports_of(network)) {
-            self.touch_port(port.common.id, ports);
-        }
-    }
-
-    /// A port's change can pass its tag to, or take it from, another port.
-    fn touch_port(&self, port: Uuid, ports: &mut BTreeSet<Uuid>) {
-        ports.insert(port);
-        if let Some(place) = self.claims.place(port) {
-            ports.extend(self.claims.on_tag(&place.host, place.vlan));
-        }
-    }
-
-    fn touch_host_of(&self, before: &State, nve: Uuid, ports: &mut BTreeSet<Uuid>) {
-        if let Some(nve) = before.nve(nve) {
-            ports.extend(self.claims.on_host(&nve.host_name));
-        }
-    }
-
-    /// Replaces a VM's claims by those of the newest state. Concerned are the ports
-    /// of the old and the new ones, and whoever shares a tag with any place that
-    /// these ports had or now have.
-    fn touch_vm(&mut self, before: &State, vm: Uuid, ports: &mut BTreeSet<Uuid>) {
-        let (old, new) = (before.vm(vm), self.state.vm(vm).cloned());
-        let told = || old.into_iter().chain(new.as_ref());
-        let mut concerned: BTreeSet<Uuid> = told()
-            .flat_map(|placed| self.claims.touched_by(placed))
-            .collect();
-        concerned
-            .iter()
-            .for_each(|port| self.touch_port(*port, ports));
-        if let Some(old) = old {
-            self.claims.remove(old);
-        }
-        if let Some(new) = &new {
-            // One transaction may name a VM twice.
-            self.claims.remove(new);
-            self.claims.add(new);
-        }
-        concerned.extend(told().flat_map(|placed| self.claims.touched_by(placed)));
-        concerned
-            .iter()
-            .for_each(|port| self.touch_port(*port, ports));
-    }
-
-    fn follow_nves(&mut self, mutations: &[Mutation]) -> BTreeSet<Uuid> {
+        mutations: &[Mutation],
+        dirty: &mut BTreeSet<Source>,
+    ) -> BTreeSet<Uuid> {
         let mut changed = BTreeSet::new();
         for mutation in mutations {
-            let (Mutation::PutNve(crate::model::Nve { id, .. }) | Mutation::DeleteNve(id)) =
-                mutation
-            else {
+            let (Mutation::PutNve(Nve { id, .. }) | Mutation::DeleteNve(id)) = mutation else {
                 continue;
             };
-            let known = self.nves.contains_key(id);
-            match self.state.nve(*id) {
-                Some(_) if !known => drop(self.nves.insert(*id, Arc::default())),
-                None if known => drop(self.nves.remove(id)),
-                _ => continue,
+            let before = self.now.nves.get(id).cloned();
+            match self.state.nve(*id).cloned() {
+                Some(nve) => self.register(&nve),
+                None => drop(self.now.nves.remove(id)),
             }
-            changed.insert(*id);
+            if before.as_ref() != self.now.nves.get(id) {
+                changed.insert(*id);
+            }
+            let reached = self.reach.get(id).into_iter();
+            let networks = reached.flat_map(|reach| reach.networks.keys());
+            dirty.extend(networks.map(|network| Source::Presence(*network, *id)));
         }
         changed
     }
 
-    fn recompile(&mut self, dirty: BTreeSet<Uuid>) -> BTreeSet<Uuid> {
-        let mut changed: BTreeMap<Uuid, Vec<Slice>> = BTreeMap::new();
-        for id in dirty {
-            let (old_vni, old) = self.networks.remove(&id).unwrap_or((NO_VNI, PerNve::new()));
-            let network = self.state.network(id);
-            let new = network.map(|n| network::compile(&self.state, &self.claims, n));
-            let vni = network.map_or(old_vni, |n| n.vni);
-            let new = keep_equal(new.unwrap_or_default(), &old, vni == old_vni);
-            for nve in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
-                let (before, after) = (old.get(nve), new.get(nve));
-                if let (Some(before), Some(after)) = (before, after)
-                    && Arc::ptr_eq(before, after)
-                {
-                    continue;
-                }
-                let list = changed.entry(*nve).or_default();
-                // Removals go first: a VNI may pass from one network to another.
-                if before.is_some() && (after.is_none() || vni != old_vni) {
-                    list.insert(0, (old_vni, Arc::from([])));
-                }
-                list.extend(after.map(|after| (vni, Arc::clone(after))));
-            }
-            if network.is_some() {
-                self.networks.insert(id, (vni, new));
+    /// Makes room for an NVE's tables, or moves them to its VTEP.
+    fn register(&mut self, nve: &Nve) {
+        let tables = self.now.nves.entry(nve.id).or_default();
+        Arc::make_mut(tables).set_own(nve.vtep);
+    }
+
+    /// Compiles what these sources give, and returns the NVEs with other tables.
+    fn compile(&mut self, dirty: &BTreeSet<Source>) -> BTreeSet<Uuid> {
+        let mut changes = Changes::default();
+        let mut presences = BTreeSet::new();
+        for source in dirty {
+            match source {
+                Source::Presence(..) => drop(presences.insert(*source)),
+                _ => self.give(*source, &mut changes),
             }
         }
+        let mut stale = BTreeMap::new();
+        for nve in self.rewired(&changes.facts) {
+            self.rewire(nve, &mut presences, &mut stale);
+        }
+        for source in presences {
+            self.give(source, &mut changes);
+        }
+        for scope in changes.scopes {
+            for nve in self.holders(scope) {
+                stale.entry(nve).or_default().insert(scope);
+            }
+        }
+        let changed = stale.into_iter();
         changed
-            .into_iter()
-            .filter_map(|(nve, list)| self.publish(nve, list))
+            .filter_map(|(nve, scopes)| self.publish(nve, &scopes))
             .collect()
     }
 
-    fn publish(&mut self, nve: Uuid, list: Vec<Slice>) -> Option<Uuid> {
-        let tables = self.nves.get_mut(&nve)?;
-        let mut next = NveTables::clone(tables);
-        for (vni, records) in list {
-            next.set(vni, records);
+    /// Takes what a source gives now.
+    fn give(&mut self, source: Source, changes: &mut Changes) {
+        let view = View {
+            state: &self.state,
+            claims: &self.claims,
+        };
+        let gift = match source {
+            Source::Port(id) => vap::port(view, id),
+            Source::Network(id) => network::network(view, id),
+            Source::Subnet(id) => network::subnet(view, id),
+            Source::Router(id) => router::router(view, id),
+            Source::SecurityGroup(id) => security::group(view, id),
+            Source::Rule(id) => security::rule(view, id),
+            Source::AddressGroup(id) => security::address_group(view, id),
+            Source::Vtep(id) => network::vtep(view, id),
+            Source::Presence(id, nve) => {
+                let local = self
+                    .reach
+                    .get(&nve)
+                    .and_then(|reach| reach.networks.get(&id));
+                local.map_or_else(Gift::default, |local| {
+                    network::presence(view, id, nve, *local)
+                })
+            }
+        };
+        if let Source::Port(id) = source {
+            self.place(id, &gift);
         }
-        *tables = Arc::new(next);
+        self.pool.give(source, gift, changes);
+    }
+
+    fn place(&mut self, port: Uuid, gift: &Gift) {
+        let mut own = gift.records.keys().filter_map(|entry| match entry {
+            (Scope::Vap(nve, vlan), Key::Vap { .. }) => Some((*nve, *vlan)),
+            _ => None,
+        });
+        match own.next() {
+            Some(place) if self.now.places.get(&port) == Some(&place) => {}
+            Some(place) => drop(self.now.places.insert(port, place)),
+            None => drop(self.now.places.remove(&port)),
+        }
+    }
+
+    /// NVEs that these facts may give another reach. One that a network comes
+    /// into reach of, over however many new links, reached one end of such a link
+    /// before, or else has another VAP.
+    fn rewired(&self, facts: &BTreeSet<Fact>) -> BTreeSet<Uuid> {
+        let concerned = |fact: &Fact| match *fact {
+            Fact::Local(nve, _) | Fact::Bound(nve, _) => BTreeSet::from([nve]),
+            Fact::Routed(network, _) => self.holders(Scope::Network(network)),
+            Fact::Serves(router, _) => self.holders(Scope::Router(router)),
+            Fact::Names(group, _) => self.holders(Scope::Group(group)),
+        };
+        facts.iter().flat_map(concerned).collect()
+    }
+
+    /// The NVEs that have a scope.
+    fn holders(&self, scope: Scope) -> BTreeSet<Uuid> {
+        match scope {
+            Scope::Vap(nve, _) => BTreeSet::from([nve]),
+            _ => self.subscribers.get(&scope).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Finds out anew what an NVE needs, and which parts in networks and which
+    /// scopes it has to get or to lose.
+    fn rewire(
+        &mut self,
+        nve: Uuid,
+        presences: &mut BTreeSet<Source>,
+        stale: &mut BTreeMap<Uuid, BTreeSet<Scope>>,
+    ) {
+        let old = self.reach.remove(&nve).unwrap_or_default();
+        let new = Reach::of(&self.pool, nve);
+        for network in old.networks.keys().chain(new.networks.keys()) {
+            if old.networks.get(network) != new.networks.get(network) {
+                presences.insert(Source::Presence(*network, nve));
+            }
+        }
+        for scope in old.scopes.symmetric_difference(&new.scopes) {
+            stale.entry(nve).or_default().insert(*scope);
+            let holders = self.subscribers.entry(*scope).or_default();
+            match new.scopes.contains(scope) {
+                true => holders.insert(nve),
+                false => holders.remove(&nve),
+            };
+            if holders.is_empty() {
+                self.subscribers.remove(scope);
+            }
+        }
+        if !new.scopes.is_empty() {
+            self.reach.insert(nve, new);
+        }
+    }
+
+    /// Gives an NVE its scopes' newest records; the NVE, if that made a difference.
+    fn publish(&mut self, nve: Uuid, scopes: &BTreeSet<Scope>) -> Option<Uuid> {
+        let none = Slice::default();
+        let tables = self.now.nves.get(&nve)?;
+        let reach = self.reach.get(&nve);
+        let mut next = NveTables::clone(tables);
+        for scope in scopes {
+            let has = matches!(scope, Scope::Vap(..))
+                || reach.is_some_and(|reach| reach.scopes.contains(scope));
+            next.set(*scope, if has { self.pool.slice(*scope) } else { &none });
+        }
+        if next == **tables {
+            return None;
+        }
+        self.now.nves.insert(nve, Arc::new(next));
         Some(nve)
     }
-}
-
-/// Shares the slices that came out as they were.
-fn keep_equal(mut new: PerNve, old: &PerNve, same_vni: bool) -> PerNve {
-    for (nve, records) in &mut new {
-        if let Some(before) = old.get(nve).filter(|before| same_vni && *before == records) {
-            *records = Arc::clone(before);
-        }
-    }
-    new
-}
-
-fn networks_of(vtep: &Vtep) -> impl Iterator<Item = Uuid> {
-    let endpoints = vtep.endpoints.iter().map(|endpoint| endpoint.network_id);
-    vtep.networks.iter().copied().chain(endpoints)
 }

@@ -1,15 +1,23 @@
 //! The tables of one NVE, as an immutable snapshot.
 //!
-//! Records are kept per network, and a network that did not change is shared
-//! between snapshots: comparing two of them costs work only where they differ.
+//! Records are kept by scope, and what did not change is shared between
+//! snapshots, and between NVEs: a copy costs nothing, and comparing two snapshots
+//! costs work only where they differ. Since a scope's records are the same for
+//! all NVEs, those that would tell an NVE of its own VTEP are left out here.
 //!
-//! Invariants: each slice is sorted by key and not empty; no key occurs twice in
-//! a snapshot, not even in different networks; the digest is that of all records.
+//! Invariants: no slice is empty; no key occurs twice in a snapshot, not even in
+//! different scopes; digest and sizes are those of all records but the ones left
+//! out.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::IpAddr;
 
-use nve_protocol::{Key, Record, TableDigest, TableSizes, Vni};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use nve_protocol::{Key, Record, TableDigest, TableSizes};
+use uuid::Uuid;
+
+use super::Scope;
+use super::slice::{Slice, Sum};
 
 /// One change between two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,99 +31,106 @@ pub enum Op {
 /// All records of one NVE.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NveTables {
-    networks: BTreeMap<Vni, Arc<[Record]>>,
-    digest: TableDigest,
+    own: Option<IpAddr>,
+    slices: OrdMap<Scope, Slice>,
+    sum: Sum,
 }
 
 impl NveTables {
     /// Digest of all records.
     pub fn digest(&self) -> TableDigest {
-        self.digest
-    }
-
-    /// All records, network by network.
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.networks.values().flat_map(|records| records.iter())
-    }
-
-    /// The records of each network, sorted by key.
-    pub fn networks(&self) -> impl Iterator<Item = &Arc<[Record]>> {
-        self.networks.values()
+        self.sum.digest
     }
 
     /// How many records there are of each kind.
     pub fn sizes(&self) -> TableSizes {
-        let mut sizes = TableSizes::default();
-        for record in self.records() {
-            *sizes.get_mut(record.table()) += 1;
+        self.sum.sizes
+    }
+
+    /// All records, scope by scope.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        let slices = self.slices.values();
+        slices.flat_map(|slice| slice.records_for(self.own))
+    }
+
+    /// All records, without the snapshot.
+    pub fn into_records(self) -> impl Iterator<Item = Record> {
+        let own = self.own;
+        let slices = self.slices.into_iter();
+        slices.flat_map(move |(_, slice)| slice.into_records_for(own))
+    }
+
+    /// Whether exactly the same records of a scope, some, are in both.
+    pub fn agrees(&self, other: &NveTables, scope: Scope) -> bool {
+        match (self.slices.get(&scope), other.slices.get(&scope)) {
+            (Some(here), Some(there)) => here.is_shared_with(there) || here == there,
+            _ => false,
         }
-        sizes
     }
 
-    /// Whether exactly this record of the network is among them.
-    pub fn contains(&self, vni: Vni, record: &Record) -> bool {
-        let Some(records) = self.networks.get(&vni) else {
-            return false;
+    /// Replaces a scope's records; none removes the scope.
+    pub(super) fn set(&mut self, scope: Scope, slice: &Slice) {
+        self.sum.plus(&slice.sum_for(self.own));
+        let old = match slice.is_empty() {
+            true => self.slices.remove(&scope),
+            false => self.slices.insert(scope, slice.clone()),
         };
-        let found = records.binary_search_by_key(&record.key(), Record::key);
-        found.is_ok_and(|at| records.get(at) == Some(record))
+        if let Some(old) = old {
+            self.sum.minus(&old.sum_for(self.own));
+        }
     }
 
-    /// Replaces a network's records, which are sorted by key; none removes the
-    /// network.
-    pub fn set(&mut self, vni: Vni, records: Arc<[Record]>) {
-        records.iter().for_each(|record| self.digest.add(record));
-        let old = match records.is_empty() {
-            true => self.networks.remove(&vni),
-            false => self.networks.insert(vni, records),
-        };
-        old.iter()
-            .flat_map(|old| old.iter())
-            .for_each(|record| self.digest.remove(record));
+    /// Makes them the tables of an NVE with that VTEP.
+    pub(super) fn set_own(&mut self, own: IpAddr) {
+        if self.own == Some(own) {
+            return;
+        }
+        self.own = Some(own);
+        self.sum = Sum::default();
+        for slice in self.slices.values() {
+            self.sum.plus(&slice.sum_for(self.own));
+        }
     }
 
     /// What leads from `old` to `self`. Deletions come first: a key may go from
-    /// one network to another.
+    /// one scope to another.
     pub fn changes_from(&self, old: &NveTables) -> Vec<Op> {
         let mut deletions = Vec::new();
         let mut puts = Vec::new();
-        for (vni, before) in &old.networks {
-            let after = self.networks.get(vni);
-            if after.is_some_and(|after| Arc::ptr_eq(before, after)) {
-                continue;
-            }
-            let after = after.map_or(&[][..], |after| after);
-            compare(before, after, &mut deletions, &mut puts);
+        if self.own != old.own {
+            deletions.extend(old.records().map(|record| Op::Delete(record.key())));
+            deletions.extend(self.records().copied().map(Op::Put));
+            return deletions;
         }
-        for (vni, after) in &self.networks {
-            if !old.networks.contains_key(vni) {
-                puts.extend(after.iter().copied().map(Op::Put));
-            }
+        let none = Slice::default();
+        for change in old.slices.diff(&self.slices) {
+            let (before, after) = match change {
+                DiffItem::Add(_, new) => (&none, new),
+                DiffItem::Update { old, new } => (old.1, new.1),
+                DiffItem::Remove(_, old) => (old, &none),
+            };
+            after.changes_from(before, self.own, &mut deletions, &mut puts);
         }
         deletions.extend(puts);
         deletions
     }
 }
 
-/// Merges two sorted slices.
-fn compare(before: &[Record], after: &[Record], deletions: &mut Vec<Op>, puts: &mut Vec<Op>) {
-    let mut after = after.iter().peekable();
-    for old in before {
-        while let Some(new) = after.next_if(|new| new.key() < old.key()) {
-            puts.push(Op::Put(*new));
-        }
-        match after.next_if(|new| new.key() == old.key()) {
-            Some(new) if new == old => {}
-            Some(new) => puts.push(Op::Put(*new)),
-            None => deletions.push(Op::Delete(old.key())),
-        }
+/// Records without scopes of their own; of several with one key, the last.
+impl FromIterator<Record> for NveTables {
+    fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> NveTables {
+        let mut tables = NveTables::default();
+        let slice = records.into_iter().collect();
+        tables.set(Scope::Network(Uuid::nil()), &slice);
+        tables
     }
-    puts.extend(after.copied().map(Op::Put));
 }
 
 #[cfg(test)]
 mod tests {
-    use nve_protocol::{Fdb, Mac, PortId, Vap, Vlan};
+    use std::collections::BTreeMap;
+
+    use nve_protocol::{Fdb, Mac, PortId, Vap, Vlan, Vni};
     use proptest::prelude::*;
 
     use super::*;
@@ -138,31 +153,32 @@ mod tests {
         })
     }
 
-    fn vni_of(record: &Record) -> Vni {
+    fn scope(vni: Vni) -> Scope {
+        Scope::Network(Uuid::from_u128(u128::from(vni.get())))
+    }
+
+    fn scope_of(record: &Record) -> Scope {
         match record {
-            Record::Vap(r) => r.vni,
-            Record::Fdb(r) => r.vni,
-            Record::Neighbor(r) => r.vni,
-            Record::Flood(r) => r.vni,
+            Record::Vap(record) => scope(record.vni),
+            Record::Fdb(record) => scope(record.vni),
             other => panic!("{other:?} is not made here"),
         }
     }
 
     /// Later records replace earlier ones with the same key.
-    fn tables(records: impl IntoIterator<Item = Record>) -> NveTables {
-        let by_key: BTreeMap<Key, Record> = records
-            .into_iter()
-            .map(|record| (record.key(), record))
-            .collect();
-        let mut networks: BTreeMap<Vni, Vec<Record>> = BTreeMap::new();
-        for record in by_key.into_values() {
-            networks.entry(vni_of(&record)).or_default().push(record);
+    fn by_key(records: impl IntoIterator<Item = Record>) -> BTreeMap<Key, Record> {
+        let records = records.into_iter().map(|record| (record.key(), record));
+        records.collect()
+    }
+
+    /// Makes `tables` those of the NVE with that VTEP with these records.
+    fn fill(tables: &mut NveTables, records: &BTreeMap<Key, Record>, own: u8) {
+        tables.set_own([192, 0, 2, own].into());
+        for number in 1..4 {
+            let scope = scope(Vni::new(number).unwrap());
+            let records = records.values().filter(|record| scope_of(record) == scope);
+            tables.set(scope, &records.copied().collect());
         }
-        let mut tables = NveTables::default();
-        for (vni, records) in networks {
-            tables.set(vni, records.into());
-        }
-        tables
     }
 
     fn record() -> impl Strategy<Value = Record> {
@@ -175,30 +191,42 @@ mod tests {
     proptest! {
         #[test]
         fn changes_lead_from_one_to_the_other(
-            old in prop::collection::vec(record(), 0..20),
-            new in prop::collection::vec(record(), 0..20),
+            old in (prop::collection::vec(record(), 0..20), 1u8..3),
+            new in (prop::collection::vec(record(), 0..20), 1u8..3),
         ) {
-            let (old, new) = (tables(old), tables(new));
-            let mut map: BTreeMap<Key, Record> = old.records().map(|r| (r.key(), *r)).collect();
-            for op in new.changes_from(&old) {
+            let mut tables = NveTables::default();
+            fill(&mut tables, &by_key(old.0), old.1);
+            let before = tables.clone();
+            let wanted = by_key(new.0);
+            fill(&mut tables, &wanted, new.1);
+            let mut map = by_key(before.records().copied());
+            for op in tables.changes_from(&before) {
                 match op {
                     Op::Put(record) => map.insert(record.key(), record),
                     Op::Delete(key) => map.remove(&key),
                 };
             }
-            let want: BTreeMap<Key, Record> = new.records().map(|r| (r.key(), *r)).collect();
-            prop_assert_eq!(&map, &want);
-            prop_assert_eq!(new.digest(), want.values().collect());
-            prop_assert!(new.changes_from(&new).is_empty());
+            prop_assert_eq!(&map, &by_key(tables.records().copied()));
+            prop_assert_eq!(&map, &by_key(tables.clone().into_records()));
+            prop_assert_eq!(tables.digest(), map.values().collect());
+            prop_assert!(tables.changes_from(&tables).is_empty());
+            let own = std::net::IpAddr::from([192, 0, 2, new.1]);
+            let shown = |record: &Record| !matches!(record, Record::Fdb(fdb) if fdb.vtep == own);
+            let shown: BTreeMap<Key, Record> =
+                wanted.into_iter().filter(|(_, record)| shown(record)).collect();
+            prop_assert_eq!(map, shown);
         }
     }
 
     #[test]
-    fn containing_is_exact() {
-        let tables = tables([vap(1, 1, 1), fdb(1, 2, 3)]);
-        let vni = Vni::new(1).unwrap();
-        assert!(tables.contains(vni, &vap(1, 1, 1)));
-        assert!(!tables.contains(vni, &vap(1, 1, 2)));
-        assert!(!tables.contains(Vni::new(2).unwrap(), &vap(1, 2, 1)));
+    fn tables_agree_about_a_scope_or_do_not() {
+        let mut here = NveTables::default();
+        let mut there = NveTables::default();
+        fill(&mut here, &by_key([vap(1, 1, 1), fdb(2, 2, 3)]), 9);
+        fill(&mut there, &by_key([vap(1, 1, 1), fdb(2, 2, 4)]), 9);
+        let agrees = |number| here.agrees(&there, scope(Vni::new(number).unwrap()));
+        assert!(agrees(1));
+        assert!(!agrees(2), "another record");
+        assert!(!agrees(3), "no record");
     }
 }

@@ -1,6 +1,5 @@
 //! The messages of one table transaction, one at a time.
 
-use std::sync::Arc;
 use std::vec;
 
 use nve_protocol::{Begin, Commit, Record, TableDigest, ToNve};
@@ -15,23 +14,14 @@ pub(super) struct Push {
 }
 
 enum Body {
-    Full {
-        networks: vec::IntoIter<Arc<[Record]>>,
-        current: Option<Arc<[Record]>>,
-        at: usize,
-    },
+    Full(Box<dyn Iterator<Item = Record> + Send>),
     Changes(vec::IntoIter<Op>),
 }
 
 impl Push {
     /// All of `tables`, to start from nothing.
     pub(super) fn full(generation: u64, tables: &NveTables) -> Self {
-        let networks: Vec<_> = tables.networks().cloned().collect();
-        let body = Body::Full {
-            networks: networks.into_iter(),
-            current: None,
-            at: 0,
-        };
+        let body = Body::Full(Box::new(tables.clone().into_records()));
         Push::new(generation, true, body, tables.digest())
     }
 
@@ -71,18 +61,7 @@ impl Body {
                 Op::Put(record) => ToNve::Put(record),
                 Op::Delete(key) => ToNve::Delete(key),
             }),
-            Body::Full {
-                networks,
-                current,
-                at,
-            } => loop {
-                if let Some(record) = current.as_ref().and_then(|records| records.get(*at)) {
-                    *at += 1;
-                    return Some(ToNve::Put(*record));
-                }
-                *current = Some(networks.next()?);
-                *at = 0;
-            },
+            Body::Full(records) => records.next().map(ToNve::Put),
         }
     }
 }

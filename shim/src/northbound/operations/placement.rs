@@ -84,7 +84,7 @@ async fn list(Shared(api): Shared<Api>) -> Json<Placement> {
         let vm = &placed.vm;
         vm.vnic_list.iter().map(|vnic| {
             let port = vnic.port_id().filter(|port| state.port(*port).is_some());
-            let attachment = port.and_then(|port| fabric.attachment(&state, port));
+            let attachment = port.and_then(|port| fabric.attachment(port));
             Placed {
                 manager: placed.manager.clone(),
                 vm_name: vm.vm_name.clone(),

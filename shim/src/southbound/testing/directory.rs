@@ -1,9 +1,9 @@
 //! A directory in memory, and snapshots made of loose records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nve_protocol::{Key, Record, Vni};
+use nve_protocol::Record;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -65,24 +65,5 @@ impl NveDirectory for MemoryDirectory {
 
 /// A snapshot of these records; of several with one key, the last.
 pub fn snapshot(records: impl IntoIterator<Item = Record>) -> Arc<NveTables> {
-    let by_key: BTreeMap<Key, Record> = records
-        .into_iter()
-        .map(|record| (record.key(), record))
-        .collect();
-    let mut networks: BTreeMap<Vni, Vec<Record>> = BTreeMap::new();
-    for record in by_key.into_values() {
-        let vni = match record {
-            Record::Vap(vap) => vap.vni,
-            Record::Fdb(fdb) => fdb.vni,
-            Record::Neighbor(neighbor) => neighbor.vni,
-            Record::Flood(flood) => flood.vni,
-            _ => Vni::new(0).expect("0 has 24 bits"),
-        };
-        networks.entry(vni).or_default().push(record);
-    }
-    let mut tables = NveTables::default();
-    for (vni, records) in networks {
-        tables.set(vni, records.into());
-    }
-    Arc::new(tables)
+    Arc::new(records.into_iter().collect())
 }

@@ -1,0 +1,7 @@
+//! Increments against the whole, and what comes out for whom.
+
+mod fixtures;
+mod increments;
+mod records;
+
+pub(super) use fixtures::common;
