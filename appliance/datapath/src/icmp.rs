@@ -56,6 +56,7 @@ pub fn limiter() -> Meter {
 /// Writes an error from the gateway `from`, about the packet in `frame`, into
 /// `reply`; `false` if there must be none, or none fits the packet's family.
 ///
+/// That a protocol is not spoken is not told about ICMP, which every node speaks.
 /// None is sent about ICMP errors, about fragments that may hold one, about what
 /// was sent to several stations, and to what is not one station (RFC 1812, section
 /// 4.3.2.7; RFC 4443, section 2.4 (e)); nor is an IPv4 packet too big that may be
@@ -115,6 +116,10 @@ fn source(ip: &Ip, from: &Gateway) -> IpAddr {
 
 fn may_tell(error: Error, headers: &Headers, ip: &Ip, frame: &[u8]) -> bool {
     if !headers.source.is_unicast() || !is_station(ip.source) || is_error(ip) {
+        return false;
+    }
+    let icmp = matches!(ip.protocol, protocol::ICMP | protocol::ICMPV6);
+    if icmp && error == Error::Protocol {
         return false;
     }
     let to_one = !headers.destination.is_multicast() && !is_group(ip.destination);

@@ -159,6 +159,7 @@ fn there_are_errors_about_pings_and_none_about_errors() {
         icmp6(Icmpv6Type::EchoReply(echo)),
     ] {
         assert!(told(Error::HopLimit, &frame).is_some());
+        assert_eq!(told(Error::Protocol, &frame), None);
     }
     let host = DestUnreachableHeader::Host;
     for frame in [

@@ -4,11 +4,11 @@
 //! A router is its MAC address: its interfaces on a network are one for each of its
 //! subnets, and advertised together. A network with several routers has an
 //! advertisement of each; one who solicits hears the first of them at once and the
-//! others within [`INTERVAL`].
+//! others when [`Rounds`] come by.
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use nve_protocol::{DropReason, Gateway, Ipv6Mode, Mac, Subnet, Vni};
+use nve_protocol::{DropReason, Gateway, Ipv6Mode, Mac, Subnet, Vlan, Vni};
 
 use super::{ALL_NODES, Answer, Reply, Request};
 use crate::Nanos;
@@ -18,9 +18,9 @@ use crate::tables::{Services, Tables};
 use crate::wire::nd::{self, Message};
 use crate::wire::ra::{self, Header, Prefix};
 
-/// How often each network hears each of its routers unasked: between the 30 and
-/// 100 seconds that Neutron configures, so that the lifetime is three intervals.
-pub const INTERVAL: Nanos = Nanos(100_000_000_000);
+/// How often each VAP hears each of its network's routers unasked: the longest of
+/// the intervals that Neutron configures, a third of the router's lifetime.
+const INTERVAL: Nanos = Nanos(100_000_000_000);
 
 /// Seconds for which the router is a default router, as radvd has it with Neutron's
 /// intervals.
@@ -60,7 +60,7 @@ pub(super) fn answer(
 }
 
 /// The routers that advertise in a network, by their MAC addresses.
-pub fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
+fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
     let advertises = move |gateway: &Gateway| advertised(tables, vni, gateway.mac).next().is_some();
     let gateways = tables.gateways(vni);
     let first = |at: usize, mac: Mac| {
@@ -74,15 +74,46 @@ pub fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
         .map(|(_, gateway)| gateway.mac)
 }
 
-/// Writes what `router`, one of [`routers`], tells all nodes of a network unasked;
-/// the same for every VAP.
-pub fn advertise(
-    tables: &Tables,
-    vni: Vni,
-    router: Mac,
-    reply: &mut Reply,
-) -> Result<(), DropReason> {
-    write(tables, vni, router, everyone(), reply)
+/// Whose turn it is to hear its routers unasked: one VAP after the other, evenly
+/// over an interval of 100 seconds, however many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rounds {
+    /// The VAP whose turn was last.
+    last: u16,
+    /// How many routers the next one has heard of in this turn.
+    heard: usize,
+    due: Nanos,
+}
+
+impl Rounds {
+    /// When to call [`next`](Self::next) again.
+    pub fn due(&self) -> Nanos {
+        self.due
+    }
+
+    /// Writes an advertisement that is due at `now` into `reply`, and says which VAP
+    /// it is for; to be called until there is none.
+    pub fn next(&mut self, tables: &Tables, now: Nanos, reply: &mut Reply) -> Option<Vlan> {
+        if now < self.due {
+            return None;
+        }
+        let after = self.last.saturating_add(1)..=Vlan::MAX;
+        let mut tags = after.chain(1..=self.last);
+        let vap = tags.find_map(|vlan| tables.vap(vlan));
+        if let Some(vap) = vap
+            && let Some(router) = routers(tables, vap.vni).nth(self.heard)
+        {
+            self.heard += 1;
+            if write(tables, vap.vni, router, everyone(), reply).is_ok() {
+                return Some(vap.vlan);
+            }
+        }
+        self.last = vap.map_or(0, |vap| vap.vlan.get());
+        self.heard = 0;
+        let vaps = u64::from(tables.sizes().vaps.max(1));
+        self.due = Nanos(now.0.saturating_add(INTERVAL.0 / vaps));
+        None
+    }
 }
 
 fn everyone() -> (Mac, Ipv6Addr) {

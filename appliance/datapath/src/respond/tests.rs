@@ -16,6 +16,7 @@ use crate::wire::arp::{Operation, Packet};
 
 mod dhcp4;
 mod dhcp6;
+mod hostile;
 mod neighbors;
 mod ra;
 mod spoofing;

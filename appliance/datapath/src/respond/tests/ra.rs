@@ -6,6 +6,8 @@ use std::vec;
 use nve_protocol::{Dns, Ipv6Mode, Network, Subnet};
 
 use super::*;
+use crate::Nanos;
+use crate::respond::ra::Rounds;
 
 fn subnet(rig: &mut Rig, prefix: &str, ra_mode: Option<Ipv6Mode>) {
     rig.put(Record::Subnet(Subnet {
@@ -126,11 +128,39 @@ fn each_router_advertises_its_own_subnets() {
     gateway(&mut rig, "2001:db8:1::fe", ROUTER);
     gateway(&mut rig, "2001:db8:2::fe", mac(8));
     gateway(&mut rig, "2001:db8:3::fe", mac(9));
-    let routers: Vec<Mac> = super::super::ra::routers(&rig.tables, vni()).collect();
-    assert_eq!(routers, [ROUTER, mac(8)]);
-    for (router, prefixes) in [(ROUTER, 2), (mac(8), 1)] {
-        super::super::ra::advertise(&rig.tables, vni(), router, &mut rig.reply).unwrap();
-        assert_eq!(advertisement(&rig).len(), 16 + 8 + prefixes * 32);
-        assert_eq!(rig.reply.bytes()[..6], [0x33, 0x33, 0, 0, 0, 1]);
+    let second = Vap {
+        vlan: Vlan::new(7).unwrap(),
+        mac: mac(3),
+        ..rig.vap
+    };
+    rig.put(Record::Vap(second));
+    let elsewhere = Vap {
+        vlan: Vlan::new(4094).unwrap(),
+        vni: Vni::new(9).unwrap(),
+        ..rig.vap
+    };
+    rig.put(Record::Vap(elsewhere));
+    let mut rounds = Rounds::default();
+    let mut told = Vec::new();
+    let mut now = Nanos(5);
+    let end = Nanos(now.0 + 199_000_000_000);
+    while now < end {
+        while let Some(vlan) = rounds.next(&rig.tables, now, &mut rig.reply) {
+            assert_eq!(rig.reply.bytes()[..6], [0x33, 0x33, 0, 0, 0, 1]);
+            let router = Headers::parse(rig.reply.bytes()).unwrap().source;
+            told.push((vlan.get(), router, (advertisement(&rig).len() - 24) / 32));
+        }
+        assert!(rounds.due() > now);
+        now = rounds.due();
     }
+    let both = |vlan| [(vlan, ROUTER, 2), (vlan, mac(8), 1)];
+    assert_eq!(told, [both(7), both(101), both(7), both(101)].concat());
+}
+
+#[test]
+fn without_vaps_nobody_is_told() {
+    let tables = Tables::new(TableSizes::uniform(1));
+    let mut rounds = Rounds::default();
+    assert_eq!(rounds.next(&tables, Nanos(0), &mut Reply::new()), None);
+    assert_eq!(rounds.due(), Nanos(100_000_000_000));
 }
