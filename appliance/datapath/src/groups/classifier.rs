@@ -8,8 +8,12 @@
 //! costs goes by the number of prefixes that really hold the address, at most one
 //! per length, and by the logarithm of the rest.
 //!
+//! What is searched is apart from what is found, so that a search touches little
+//! memory.
+//!
 //! Invariants: `starts` ascends and is as long as `narrowest`; a node's parent
-//! comes before it; within a remote's services, `first` ascends.
+//! comes before it; `firsts` is as long as `services` and ascends within a remote;
+//! `groups` ascends and is as long as `by_group`.
 
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
@@ -29,21 +33,21 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Classifier<A> {
     rules: Vec<RuleId>,
+    /// Of each service, the protocol and the lowest port; see [`service_key`].
+    firsts: Vec<u32>,
     services: Vec<Service>,
     prefixes: Vec<Node>,
     /// First address of each block.
     starts: Vec<A>,
     /// Of each block, the narrowest prefix that it is in.
     narrowest: Vec<u32>,
-    /// By group.
-    groups: Vec<(GroupIndex, Allowed)>,
+    groups: Vec<GroupIndex>,
+    by_group: Vec<Allowed>,
 }
 
 /// Ports of a protocol, and the lowest rule that allows them.
 #[derive(Debug, Clone, Copy)]
 struct Service {
-    /// Protocol and lowest port; see [`service_key`].
-    first: u32,
     /// Highest port.
     last: u16,
     rule: u32,
@@ -114,11 +118,13 @@ impl<A: Address> Classifier<A> {
         sorted.sort_unstable_by_key(|rule| rule.id);
         let mut classifier = Classifier {
             rules: Vec::new(),
+            firsts: Vec::new(),
             services: Vec::new(),
             prefixes: Vec::new(),
             starts: Vec::new(),
             narrowest: Vec::new(),
             groups: Vec::new(),
+            by_group: Vec::new(),
         };
         let mut items = Vec::new();
         for (at, rule) in sorted.into_iter().enumerate() {
@@ -156,7 +162,10 @@ impl<A: Address> Classifier<A> {
             let allowed = blocks.classifier.add_services(remote)?;
             match item.other {
                 Other::Prefix(first, length) => blocks.add(first, length, allowed)?,
-                Other::Group(group) => push(&mut blocks.classifier.groups, (group, allowed))?,
+                Other::Group(group) => {
+                    push(&mut blocks.classifier.groups, group)?;
+                    push(&mut blocks.classifier.by_group, allowed)?;
+                }
             }
         }
         blocks.close(None)
@@ -213,15 +222,18 @@ impl<A: Address> Classifier<A> {
 
     /// Adds a range, or makes the one before it longer.
     fn add_service(&mut self, first: u32, last: u16, rule: u32) -> Result<(), TableError> {
-        match self.services.last_mut() {
-            Some(before)
-                if before.rule == rule
-                    && (before.first & !0xffff | u32::from(before.last)) + 1 == first =>
+        match (self.firsts.last(), self.services.last_mut()) {
+            (Some(before), Some(service))
+                if service.rule == rule
+                    && (*before & !0xffff | u32::from(service.last)) + 1 == first =>
             {
-                before.last = last;
+                service.last = last;
                 Ok(())
             }
-            _ => push(&mut self.services, Service { first, last, rule }),
+            _ => {
+                push(&mut self.firsts, first)?;
+                push(&mut self.services, Service { last, rule })
+            }
         }
     }
 
@@ -245,27 +257,22 @@ impl<A: Address> Classifier<A> {
 
     /// The lowest rule whose remote is this group and that allows this.
     pub(super) fn by_group(&self, group: GroupIndex, protocol: u8, port: u16) -> Option<RuleId> {
-        let at = self
-            .groups
-            .binary_search_by_key(&group, |(group, _)| *group)
-            .ok()?;
-        let (_, allowed) = self.groups.get(at)?;
-        let lowest = self.within(*allowed, protocol, port);
+        let at = self.groups.binary_search(&group).ok()?;
+        let lowest = self.within(*self.by_group.get(at)?, protocol, port);
         self.rules.get(lowest as usize).copied()
     }
 
     fn within(&self, allowed: Allowed, protocol: u8, port: u16) -> u32 {
-        let services = self
-            .services
-            .get(allowed.from as usize..allowed.to as usize)
-            .unwrap_or_default();
+        let (from, to) = (allowed.from as usize, allowed.to as usize);
+        let firsts = self.firsts.get(from..to).unwrap_or_default();
         let key = service_key(protocol, port);
-        let at = services.partition_point(|service| service.first <= key);
-        let hit = at
-            .checked_sub(1)
-            .and_then(|at| services.get(at))
-            .filter(|service| service.first >> 16 == key >> 16 && port <= service.last);
-        hit.map_or(NONE, |service| service.rule).min(allowed.any)
+        let after = firsts.partition_point(|first| *first <= key);
+        let rule = after.checked_sub(1).and_then(|at| {
+            let first = firsts.get(at)?;
+            let service = self.services.get(from + at)?;
+            (first >> 16 == key >> 16 && port <= service.last).then_some(service.rule)
+        });
+        rule.unwrap_or(NONE).min(allowed.any)
     }
 }
 

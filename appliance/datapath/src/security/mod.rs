@@ -32,6 +32,8 @@ use crate::groups::{Answer, Groups, Question};
 use crate::packet::{self, Ip, L4, protocol};
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 /// A packet that passes a VAP.
