@@ -90,8 +90,10 @@ impl Bucket {
         if self.rate == 0 || old.rate == 0 {
             return;
         }
-        let part = i128::from(old.tokens) * i128::from(self.capacity) / i128::from(old.capacity);
-        self.tokens = i64::try_from(part).unwrap_or(self.capacity);
+        // In floating point, which is near enough: neither product nor quotient of
+        // two capacities fits 64 bits.
+        let part = old.tokens as f64 / old.capacity as f64;
+        self.tokens = ((part * self.capacity as f64) as i64).min(self.capacity);
     }
 }
 
