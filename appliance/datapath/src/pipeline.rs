@@ -15,6 +15,7 @@ use crate::frame::Frame;
 use crate::meter::Meter;
 use crate::packet::{Headers, Ip};
 use crate::replicate;
+use crate::respond::ra::Rounds;
 use crate::respond::{self, Answer, Reply, Request};
 use crate::tables::{MeterIndex, Tables, VtepIndex};
 use crate::trunk;
@@ -49,6 +50,8 @@ pub struct Datapath {
     flows: FlowCache,
     /// Limits ICMP errors.
     errors: Meter,
+    /// Whose turn it is to hear its routers.
+    rounds: Rounds,
     /// Counts changes of the tables; verdicts of another epoch are stale.
     epoch: u32,
 }
@@ -64,6 +67,7 @@ impl Datapath {
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
             errors: icmp::limiter(),
+            rounds: Rounds::default(),
             epoch: 0,
         };
         datapath.update(Nanos(0), |_| ());
@@ -91,10 +95,17 @@ impl Datapath {
         result
     }
 
-    /// Sends what is due on the underlay (ARP) and returns when to call again; to
-    /// be called after each [`update`](Self::update) too.
+    /// Sends what is due, ARP on the underlay and router advertisements to VAPs, and
+    /// returns when to call again; to be called after each [`update`](Self::update)
+    /// too.
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
-        self.underlay.tick(now, sink)
+        let mut reply = Reply::new();
+        while let Some(vlan) = self.rounds.next(&self.tables, now, &mut reply) {
+            if let Err(reason) = replicate::emit_untagged(reply.bytes(), vlan, sink) {
+                self.counters.count_drop(reason);
+            }
+        }
+        self.underlay.tick(now, sink).min(self.rounds.due())
     }
 
     /// Counts a frame that the caller could not send.

@@ -6,4 +6,5 @@ mod hostile;
 mod qos;
 mod rig;
 mod routing;
+mod services;
 mod underlay;
