@@ -12,6 +12,7 @@ use core::net::IpAddr;
 use nve_protocol::{Vlan, Vni};
 
 use crate::Nanos;
+use crate::connections::Handle;
 use crate::forward::Rewrite;
 use crate::packet::{Headers, Ip, L4};
 use crate::tables::{MeterIndex, VtepIndex};
@@ -141,6 +142,8 @@ pub(crate) struct Path {
     pub(crate) exit: Exit,
     /// New addresses, and the largest IP packet, if it is routed.
     pub(crate) rewrite: Option<(Rewrite, u16)>,
+    /// The sender's connection and the receiver's.
+    pub(crate) connections: [Option<Handle>; 2],
     /// What meters what the sender sends.
     pub(crate) egress: Option<MeterIndex>,
     /// What meters what the receiver gets.

@@ -135,6 +135,14 @@ impl Ip {
         }
     }
 
+    /// Its TCP flags; 0 of other protocols.
+    pub const fn tcp_flags(&self) -> u8 {
+        match self.l4 {
+            L4::Tcp { flags, .. } => flags,
+            _ => 0,
+        }
+    }
+
     /// Whether it is a fragment that holds no transport header.
     pub fn is_later_fragment(&self) -> bool {
         self.fragment.is_some_and(|fragment| fragment.offset != 0)

@@ -6,8 +6,11 @@
 //! each receiver needs a frame of its own (the last one gets the frame that came
 //! in), and for fragments.
 
-use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
+use alloc::vec::Vec;
 
+use nve_protocol::{Direction, DropReason, PortId, Vap, Vlan, Vni};
+
+use crate::connections;
 use crate::counters::Counters;
 use crate::flow::{Exit, FlowCache, FlowKey, Path};
 use crate::forward::{self, Forward, Receivers, Refusal};
@@ -17,6 +20,7 @@ use crate::packet::{Headers, Ip};
 use crate::replicate;
 use crate::respond::ra::Rounds;
 use crate::respond::{self, Answer, Reply, Request};
+use crate::security::{Admission, Packet, Security};
 use crate::tables::{MeterIndex, Tables, VtepIndex};
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
@@ -24,6 +28,10 @@ use crate::uplink;
 use crate::wire::{ethernet, vxlan};
 use crate::{BURST, Nanos, Side, Sink, Verdict};
 use crate::{checksum, dscp, fragment, icmp, rewrite, spoof};
+
+/// Connections that are looked at for expiry with each burst, and in each tick.
+const AGED_PER_BURST: usize = 8;
+const AGED_PER_TICK: usize = 1024;
 
 /// What the datapath must know of its NICs and of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +46,16 @@ pub struct Config {
     pub flows: u32,
     /// Secret for hashes over what VMs send.
     pub seed: u64,
+    /// Sizes of the connection table, and what it goes by.
+    pub connections: connections::Config,
 }
+
+/// Of frames that no security group is asked about.
+const UNCHECKED: Admission = Admission {
+    connection: None,
+    rule: None,
+    lasting: true,
+};
 
 /// The datapath of one NVE.
 #[derive(Debug)]
@@ -48,6 +65,9 @@ pub struct Datapath {
     pub(crate) underlay: Underlay,
     pub(crate) counters: Counters,
     flows: FlowCache,
+    security: Security,
+    /// The port of each VAP, by tag, whose connections are tracked.
+    ports: Vec<Option<PortId>>,
     /// Limits ICMP errors.
     errors: Meter,
     /// Whose turn it is to hear its routers.
@@ -66,6 +86,8 @@ impl Datapath {
             underlay,
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
+            security: Security::new(&config.connections),
+            ports: alloc::vec![None; usize::from(Vlan::MAX) + 1],
             errors: icmp::limiter(),
             rounds: Rounds::default(),
             epoch: 0,
@@ -89,16 +111,36 @@ impl Datapath {
     pub fn update<T>(&mut self, now: Nanos, change: impl FnOnce(&mut Tables) -> T) -> T {
         let result = change(&mut self.tables);
         self.epoch = self.epoch.wrapping_add(1);
+        self.tables.settle();
         if self.tables.take_vteps_changed() {
             self.underlay.follow(&self.tables, now);
         }
+        if self.tables.take_vaps_changed() {
+            self.forget_ports();
+        }
         result
+    }
+
+    /// Forgets the connections of ports that are no more behind their tag, so that
+    /// none passes for one of the tag's next port.
+    fn forget_ports(&mut self) {
+        for (tag, known) in (0..).zip(&mut self.ports) {
+            let port = self.tables.vap(tag).map(|vap| vap.port);
+            if *known != port
+                && known.is_some()
+                && let Some(vlan) = Vlan::new(tag)
+            {
+                self.security.forget(vlan);
+            }
+            *known = port;
+        }
     }
 
     /// Sends what is due, ARP on the underlay and router advertisements to VAPs, and
     /// returns when to call again; to be called after each [`update`](Self::update)
     /// too.
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
+        self.security.age(now, AGED_PER_TICK);
         let mut reply = Reply::new();
         while let Some(vlan) = self.rounds.next(&self.tables, now, &mut reply) {
             if let Err(reason) = replicate::emit_untagged(reply.bytes(), vlan, sink) {
@@ -124,6 +166,7 @@ impl Datapath {
         verdicts: &mut [Verdict],
         sink: &mut impl Sink,
     ) {
+        self.security.age(now, AGED_PER_BURST);
         for (frame, verdict) in burst.iter_mut().zip(verdicts).take(BURST) {
             let result = match ingress {
                 Side::Trunk => self.process_trunk(now, frame, sink),
@@ -173,6 +216,7 @@ impl Datapath {
         if self.respond(vap, headers, frame, sink)? {
             return Ok(Verdict::Done);
         }
+        let sent = self.admit(now, vap, Direction::Egress, headers, frame)?;
         let forward = match forward::decide(&self.tables, vap, headers) {
             Ok(forward) => forward,
             Err(refusal) => return self.refuse(now, vap, refusal, headers, frame, sink),
@@ -184,15 +228,20 @@ impl Datapath {
                 return self.replicate_from_trunk(now, vap, headers, &forward, frame, sink);
             }
         };
+        let got = self.admit_at(now, exit, headers, frame)?;
         let path = Path {
             vni: forward.vni,
             exit,
             rewrite: forward.routed.map(|routed| (routed.rewrite, routed.mtu)),
+            connections: [sent.connection, got.connection],
             egress: self.tables.meter(vap.vlan, Direction::Egress),
             ingress: self.ingress_meter(exit),
             dscp: self.tables.qos(vap.vlan).and_then(|qos| qos.dscp),
         };
-        if let Some(key) = key {
+        if let Some(key) = key
+            && sent.lasting
+            && got.lasting
+        {
             self.flows.insert(key, path, self.epoch, now);
         }
         self.follow_from_trunk(now, vap, &path, headers, frame, sink)
@@ -395,7 +444,7 @@ impl Datapath {
         }
         let mut last = None;
         while let Some(vlan) = group.next_vap(&self.tables) {
-            let admitted = self.admit_to_vap(now, vlan, frame.len() - ethernet::TAG);
+            let admitted = self.admit_copy(now, vlan, headers, frame, frame.len() - ethernet::TAG);
             if self.count(admitted)
                 && let Some(earlier) = last.replace(vlan)
             {
@@ -466,6 +515,7 @@ impl Datapath {
         let key = FlowKey::of_tunnel(vni, vtep, &headers);
         if let Some(key) = &key
             && let Some(path) = self.flows.find(key, self.epoch, now)
+            && self.touch(&path, &headers, now)
             && let Exit::Vap(vlan) = path.exit
         {
             self.admit_rate(now, path.ingress, frame.len())?;
@@ -474,15 +524,19 @@ impl Datapath {
         match uplink::resolve(&self.tables, vni, headers.destination) {
             Receivers::Vap(vlan) => {
                 let exit = Exit::Vap(vlan);
+                let got = self.admit_at(now, exit, &headers, frame)?;
                 let path = Path {
                     vni,
                     exit,
                     rewrite: None,
+                    connections: [None, got.connection],
                     egress: None,
                     ingress: self.ingress_meter(exit),
                     dscp: None,
                 };
-                if let Some(key) = key {
+                if let Some(key) = key
+                    && got.lasting
+                {
                     self.flows.insert(key, path, self.epoch, now);
                 }
                 self.admit_rate(now, path.ingress, frame.len())?;
@@ -495,7 +549,7 @@ impl Datapath {
                     routed: None,
                 };
                 let group = replicate::Receivers::new(&forward, headers.destination, None);
-                self.replicate_to_vaps(now, group, frame, sink)
+                self.replicate_to_vaps(now, group, &headers, frame, sink)
             }
         }
     }
@@ -512,12 +566,13 @@ impl Datapath {
         &mut self,
         now: Nanos,
         mut group: replicate::Receivers,
+        headers: &Headers,
         frame: &mut Frame<'_>,
         sink: &mut impl Sink,
     ) -> Result<Verdict, DropReason> {
         let mut last = None;
         while let Some(vlan) = group.next_vap(&self.tables) {
-            let admitted = self.admit_to_vap(now, vlan, frame.len());
+            let admitted = self.admit_copy(now, vlan, headers, frame, frame.len());
             if self.count(admitted)
                 && let Some(earlier) = last.replace(vlan)
             {
@@ -612,11 +667,76 @@ impl Datapath {
         }
     }
 
-    /// Whether a VAP may get a copy of `length` bytes, without tag.
-    fn admit_to_vap(&mut self, now: Nanos, vlan: Vlan, length: usize) -> Result<(), DropReason> {
+    /// Asks a VAP's security groups about a frame. What is not IP passes, and so
+    /// does all without port security.
+    fn admit(
+        &mut self,
+        now: Nanos,
+        vap: &Vap,
+        direction: Direction,
+        headers: &Headers,
+        frame: &Frame<'_>,
+    ) -> Result<Admission, DropReason> {
+        match &headers.ip {
+            Some(ip) if vap.port_security => {
+                let packet = Packet {
+                    vlan: vap.vlan,
+                    direction,
+                    ip,
+                    frame: frame.bytes(),
+                };
+                let groups = self.tables.groups();
+                self.security.admit(groups, &packet, now, self.epoch)
+            }
+            _ => Ok(UNCHECKED),
+        }
+    }
+
+    /// Asks the security groups of the VAP that a frame leaves by, if it is one.
+    fn admit_at(
+        &mut self,
+        now: Nanos,
+        exit: Exit,
+        headers: &Headers,
+        frame: &Frame<'_>,
+    ) -> Result<Admission, DropReason> {
+        let Exit::Vap(vlan) = exit else {
+            return Ok(UNCHECKED);
+        };
+        match self.tables.vap(vlan.get()).copied() {
+            Some(vap) => self.admit(now, &vap, Direction::Ingress, headers, frame),
+            None => Err(DropReason::UnknownVlan),
+        }
+    }
+
+    /// Whether a VAP may get a copy; `length` is the frame's without tag.
+    fn admit_copy(
+        &mut self,
+        now: Nanos,
+        vlan: Vlan,
+        headers: &Headers,
+        frame: &Frame<'_>,
+        length: usize,
+    ) -> Result<(), DropReason> {
+        self.admit_at(now, Exit::Vap(vlan), headers, frame)?;
         let meter = self.tables.meter(vlan, Direction::Ingress);
         self.admit_rate(now, meter, length)?;
         self.check_trunk_mtu(length)
+    }
+
+    /// Follows the connections of a known flow; false if it must be decided anew.
+    fn touch(&mut self, path: &Path, headers: &Headers, now: Nanos) -> bool {
+        let flags = headers.ip.as_ref().map_or(0, Ip::tcp_flags);
+        let directions = [Direction::Egress, Direction::Ingress];
+        let mut both = path.connections.iter().zip(directions);
+        both.all(|(handle, direction)| {
+            handle.is_none_or(|handle| {
+                let touched = self
+                    .security
+                    .touch(handle, direction, flags, now, self.epoch);
+                touched.is_ok()
+            })
+        })
     }
 
     /// Counts the drop of a copy; false if it was one.

@@ -4,7 +4,7 @@ use core::num::NonZeroU8;
 
 use log::{error, info};
 use nve_agent::{NoEntropy, SessionConfig};
-use nve_datapath::{Config as DatapathConfig, Datapath, HEADROOM, Tables, Uplink};
+use nve_datapath::{Config as DatapathConfig, Datapath, HEADROOM, Tables, Uplink, connections};
 use nve_kernel::config::{Config, NicSelector};
 use nve_kernel::node::{Addresses, Node, Parts, Platform, Turn};
 use nve_nic::dma::DmaSource;
@@ -178,12 +178,23 @@ fn make_datapath(addresses: &Addresses, trunk_mtu: u16, trunk_checksum: bool) ->
         trunk_checksum,
         flows: scaled(FLOWS),
         seed: addresses.seed,
+        connections: connections::Config {
+            connections: scaled(CONNECTIONS),
+            connections_per_vap: scaled(CONNECTIONS / 4),
+            fragments: 1024,
+            // Another secret than the flow cache's.
+            seed: !addresses.seed.rotate_left(32),
+            timeouts: connections::Timeouts::default(),
+        },
     };
     Datapath::new(config, Tables::new(capacity()))
 }
 
 /// Flows that are remembered at 64 MiB of memory.
 const FLOWS: u64 = 1 << 16;
+
+/// Connections that are tracked at 64 MiB of memory.
+const CONNECTIONS: u64 = 1 << 16;
 
 /// Of what the product promises at 64 MiB, the part that this memory allows.
 fn scaled(records: u64) -> u32 {

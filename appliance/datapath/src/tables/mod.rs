@@ -67,6 +67,7 @@ pub struct Tables {
     digest: TableDigest,
     /// Indexed by VLAN tag.
     vaps: Vec<Option<Vap>>,
+    vaps_changed: bool,
     local: LocalMacs,
     remote: RemoteMacs,
     neighbors: Neighbors,
@@ -88,6 +89,7 @@ impl Tables {
             sizes: TableSizes::default(),
             digest: TableDigest::default(),
             vaps: Vec::new(),
+            vaps_changed: true,
             local: LocalMacs::default(),
             remote: RemoteMacs::default(),
             neighbors: Neighbors::default(),
@@ -368,6 +370,11 @@ impl Tables {
         self.vteps.iter()
     }
 
+    /// Whether VAPs came, changed or went since the last call, or ever.
+    pub(crate) fn take_vaps_changed(&mut self) -> bool {
+        core::mem::take(&mut self.vaps_changed)
+    }
+
     /// Whether slots changed hands since the last call.
     pub(crate) fn take_vteps_changed(&mut self) -> bool {
         self.vteps.take_changed()
@@ -394,6 +401,7 @@ impl Tables {
         if let Some(slot) = self.vaps.get_mut(usize::from(vap.vlan.get())) {
             *slot = Some(*vap);
         }
+        self.vaps_changed = true;
         Ok(old)
     }
 
@@ -410,6 +418,7 @@ impl Tables {
     fn delete_vap(&mut self, vlan: Vlan) -> Option<Vap> {
         let old = self.vaps.get_mut(usize::from(vlan.get()))?.take()?;
         self.unlink_vap(&old, None);
+        self.vaps_changed = true;
         Some(old)
     }
 

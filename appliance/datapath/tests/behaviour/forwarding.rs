@@ -242,6 +242,7 @@ fn a_partial_checksum_stays_one_where_the_nic_completes_it() {
         trunk_checksum: true,
         flows: 1024,
         seed: 7,
+        connections: connections(),
     };
     let mut rig = Rig::new();
     let tables = Tables::new(rig.datapath.tables().capacity());

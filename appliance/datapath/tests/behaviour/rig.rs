@@ -38,6 +38,48 @@ pub fn vap(vlan: u16, network: u32, last: u8) -> Record {
     })
 }
 
+/// The group of every VAP.
+const OPEN: GroupId = GroupId([0xaa; 16]);
+
+/// A stateless group that allows everything, with a VAP in it.
+pub fn open_group(vlan: u16) -> Vec<Record> {
+    let mut records = vec![
+        Record::Binding(Binding {
+            vlan: Vlan::new(vlan).unwrap(),
+            group: OPEN,
+        }),
+        Record::Group(Group {
+            group: OPEN,
+            stateful: false,
+        }),
+    ];
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            records.push(Record::Rule(Rule {
+                id: RuleId([0xa0 + records.len() as u8; 16]),
+                group: OPEN,
+                direction,
+                family,
+                protocol: None,
+                low: 0,
+                high: u16::MAX,
+                remote: Remote::Any,
+            }));
+        }
+    }
+    records
+}
+
+pub fn connections() -> connections::Config {
+    connections::Config {
+        connections: 64,
+        connections_per_vap: 32,
+        fragments: 16,
+        seed: 8,
+        timeouts: connections::Timeouts::default(),
+    }
+}
+
 /// The address 10.0.0.`last` of a VAP.
 pub fn address(vlan: u16, last: u8) -> Record {
     Record::Address(Address {
@@ -136,6 +178,7 @@ impl Rig {
             trunk_checksum: false,
             flows: 1024,
             seed: 7,
+            connections: connections(),
         };
         let capacity = TableSizes::uniform(4094);
         let mut rig = Rig {
@@ -160,13 +203,17 @@ impl Rig {
         rig
     }
 
-    /// Puts records, and with each VAP the address that ends as its MAC address.
+    /// Puts records, and with each VAP the address that ends as its MAC address,
+    /// and a security group that allows everything.
     pub fn put(&mut self, records: &[Record]) {
         self.datapath.update(Nanos(0), |tables| {
             for record in records {
                 tables.put(record).unwrap();
                 if let Record::Vap(vap) = record {
                     tables.put(&address(vap.vlan.get(), vap.mac.0[5])).unwrap();
+                    for record in open_group(vap.vlan.get()) {
+                        tables.put(&record).unwrap();
+                    }
                 }
             }
         });

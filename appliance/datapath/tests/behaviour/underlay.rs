@@ -36,6 +36,7 @@ fn unresolved(gateway: Option<Ipv4Addr>) -> Rig {
         trunk_checksum: false,
         flows: 1024,
         seed: 7,
+        connections: connections(),
     };
     let mut rig = Rig::new();
     let tables = Tables::new(rig.datapath.tables().capacity());
@@ -117,7 +118,7 @@ fn a_resolved_next_hop_survives_a_full_state() {
     let records = [vap(101, RED, 1), address(101, 1), fdb(RED, 3, PEER)];
     rig.datapath.update(Nanos(1), |tables| {
         let mut fresh = Tables::new(tables.capacity());
-        for record in &records {
+        for record in records.iter().chain(&open_group(101)) {
             fresh.put(record).unwrap();
         }
         *tables = fresh;

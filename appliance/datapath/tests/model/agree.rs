@@ -98,6 +98,13 @@ impl Node {
             trunk_checksum: case.trunk_checksum,
             flows,
             seed: 7,
+            connections: nve_datapath::connections::Config {
+                connections: 64,
+                connections_per_vap: 32,
+                fragments: 16,
+                seed: 8,
+                timeouts: nve_datapath::connections::Timeouts::default(),
+            },
         };
         let tables = Tables::new(TableSizes::uniform(1000));
         Node {

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use nve_agent::{Entropy, NoEntropy, PrivateKey, SessionConfig};
-use nve_datapath::{Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink};
+use nve_datapath::{
+    Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink, connections,
+};
 use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
 use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
 
@@ -193,6 +195,13 @@ impl Bench {
             trunk_checksum: false,
             flows: 64,
             seed: 7,
+            connections: connections::Config {
+                connections: 16,
+                connections_per_vap: 16,
+                fragments: 4,
+                seed: 8,
+                timeouts: connections::Timeouts::default(),
+            },
         };
         let datapath = Datapath::new(config, tables());
         let node = Node::new(Parts {
