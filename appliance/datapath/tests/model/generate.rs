@@ -95,11 +95,11 @@ fn edit() -> BoxedStrategy<Edit> {
     prop_oneof![
         3 => record().prop_map(Edit::Put),
         2 => record().prop_map(|record| Edit::Delete(record.key())),
-        2 => (0usize..64).prop_map(|at| {
+        2 => (0usize..128).prop_map(|at| {
             let topology = world::topology();
             Edit::Delete(topology[at % topology.len()].key())
         }),
-        2 => (0usize..64).prop_map(|at| {
+        2 => (0usize..128).prop_map(|at| {
             let topology = world::topology();
             Edit::Put(topology[at % topology.len()])
         }),
@@ -109,7 +109,7 @@ fn edit() -> BoxedStrategy<Edit> {
 
 fn record() -> BoxedStrategy<Record> {
     let small = || (0usize..12, 0usize..12, 0usize..12, any::<bool>());
-    (0usize..10, small())
+    (0usize..14, small())
         .prop_map(|(kind, (a, b, c, flag))| match kind {
             0 => world::vap(a, b, c % 4 == 1, flag),
             1 => world::fdb(a, world::any_mac(b * 2), c),
@@ -121,6 +121,13 @@ fn record() -> BoxedStrategy<Record> {
                 mtu: world::mtu(b),
             }),
             6 => world::gateway(a, b, flag, c),
+            9 => Record::Group(Group {
+                group: world::group(a),
+                stateful: false,
+            }),
+            10 => world::rule(a, b),
+            11 => world::member(a, b, c, flag),
+            12 => world::binding(a, b),
             7 | 8 => world::pair(
                 a,
                 if c % 3 == 0 {

@@ -199,7 +199,65 @@ pub fn pair(at: usize, whose: Mac, shape: usize, six: bool) -> Record {
         vlan: vlan(at),
         mac: whose,
         prefix: Prefix::around(host, length).unwrap(),
-        fixed: shape % 2 == 0,
+        fixed: shape.is_multiple_of(2),
+    })
+}
+
+pub fn group(at: usize) -> GroupId {
+    GroupId([1 + (at % 3) as u8; 16])
+}
+
+pub fn binding(at: usize, group_at: usize) -> Record {
+    Record::Binding(Binding {
+        vlan: vlan(at),
+        group: group(group_at),
+    })
+}
+
+/// Rules 0 to 3 of each group allow all, in each direction and version; the others
+/// are narrower.
+pub fn rule(group_at: usize, index: usize) -> Record {
+    let index = index % 12;
+    let six = index % 2 == 1;
+    let egress = (index / 2).is_multiple_of(2);
+    let (protocol, low, high) = match index / 4 {
+        0 => (None, 0, u16::MAX),
+        1 => (Some(6), 80, 4000),
+        _ if six => (Some(58), 128 << 8, 128 << 8),
+        _ => (Some(1), 8 << 8, (8 << 8) + 255),
+    };
+    let near = address(group_at, 0, six);
+    Record::Rule(Rule {
+        id: RuleId([(16 * (group_at % 3) + index) as u8; 16]),
+        group: group(group_at),
+        direction: if egress {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        },
+        family: if six { Family::Ipv6 } else { Family::Ipv4 },
+        protocol,
+        low,
+        high,
+        remote: match (index / 4, egress) {
+            (0, _) | (1, true) => Remote::Any,
+            (1, false) => Remote::Group(group(group_at + 1)),
+            _ => Remote::Prefix(Prefix::around(near, if six { 64 } else { 23 }).unwrap()),
+        },
+    })
+}
+
+pub fn member(group_at: usize, network: usize, index: usize, six: bool) -> Record {
+    let host = address(network, station(network, index), six);
+    let length = match (index / STATIONS, six) {
+        (0, false) => 32,
+        (0, true) => 128,
+        (_, false) => 24,
+        (_, true) => 64,
+    };
+    Record::Member(Member {
+        group: group(group_at),
+        prefix: Prefix::around(host, length).unwrap(),
     })
 }
 
@@ -261,6 +319,20 @@ pub fn topology() -> Vec<Record> {
             vni: vni(network),
             mtu: mtu(network),
         }));
+    }
+    for at in 0..3 {
+        records.push(Record::Group(Group {
+            group: group(at),
+            stateful: false,
+        }));
+        // The first allows all, the second nothing but what is narrow.
+        let rules = if at == 0 { 0..4 } else { 4..12 };
+        records.extend(rules.map(|index| rule(at, index)));
+        records.push(member(at, at, 0, false));
+        records.push(member(at, at + 1, 5, true));
+    }
+    for at in 0..VLANS {
+        records.push(binding(at, if at == 3 { 1 } else { 0 }));
     }
     for six in [false, true] {
         records.push(route(0, 1, (1, 2), six));

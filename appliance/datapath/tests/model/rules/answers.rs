@@ -237,9 +237,11 @@ fn may_tell(ip: &Ip, trouble: Trouble) -> bool {
         Transport::Icmp { kind, .. } => kind < 128 || kind == 137,
         _ => false,
     };
+    // Every node speaks ICMP.
+    let known = trouble == Trouble::NoProtocol && matches!(ip.protocol(), 1 | 58);
     let fit = match ip.is_v4() {
         true => !to_group && !ip.is_later_fragment() && (!too_big || ip.dont_fragment),
         false => !to_group || too_big,
     };
-    from_station && !about_error && fit
+    from_station && !about_error && !known && fit
 }

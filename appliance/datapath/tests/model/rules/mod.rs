@@ -5,6 +5,7 @@
 //! remember.
 
 mod answers;
+mod groups;
 mod routing;
 mod spoofing;
 mod switching;

@@ -45,6 +45,9 @@ impl Model {
         // Copies are not fragmented, and nobody is told: that a known neighbor's MAC address is in no
         // table is a state of a moment.
         let located = self.is_located(exit.vni, station, &receivers);
+        if located {
+            self.admit_to(receivers[0], frame)?;
+        }
         if large && !located {
             return Err(DropReason::TooBig);
         }
@@ -59,14 +62,14 @@ impl Model {
         };
         if !large {
             let bytes = routed_frame(Body::Ip(routed), frame.padding).encode();
-            return self.give(exit.vni, &receivers, &[bytes]);
+            return self.give(exit.vni, frame, &receivers, &[bytes]);
         }
         let pieces = routed.pieces(mtu).ok_or(DropReason::TooBig)?;
         let frames: Vec<Vec<u8>> = pieces
             .iter()
             .map(|piece| [&station.0[..], &exit.mac.0, &[0x08, 0x00], piece].concat())
             .collect();
-        self.give(exit.vni, &receivers, &frames)
+        self.give(exit.vni, frame, &receivers, &frames)
     }
 
     /// Whether tables say where the station is.

@@ -35,6 +35,7 @@ impl Model {
         if let Some(outcome) = self.answer(vap, frame)? {
             return Ok(outcome);
         }
+        self.admit(vap, Direction::Egress, frame)?;
         if let Some(gateway) = self
             .gateways()
             .find(|gateway| (gateway.vni, gateway.mac) == (vap.vni, frame.destination))
@@ -42,7 +43,7 @@ impl Model {
             return self.route(vap, gateway, frame, tci);
         }
         let receivers = self.receivers(vap.vni, frame.destination, Some(vap.vlan));
-        self.give(vap.vni, &receivers, &[frame.encode()])
+        self.give(vap.vni, frame, &receivers, &[frame.encode()])
     }
 
     /// Who gets a frame in a network. `from` is the VAP that it came from; what
@@ -80,10 +81,22 @@ impl Model {
         receivers
     }
 
-    /// Sends each of the frames, which have no tag, to each of the receivers.
+    /// Whether a receiver's security groups let a frame in.
+    pub(super) fn admit_to(&self, receiver: Receiver, frame: &Frame) -> Result<(), DropReason> {
+        match receiver {
+            Receiver::Vap(vlan) => match self.vap(vlan.get()) {
+                Some(vap) => self.admit(vap, Direction::Ingress, frame),
+                None => Ok(()),
+            },
+            Receiver::Vtep(_) => Ok(()),
+        }
+    }
+
+    /// Sends what has become of a frame, which has no tag, to each of the receivers.
     pub(super) fn give(
         &self,
         vni: Vni,
+        origin: &Frame,
         receivers: &[Receiver],
         frames: &[Vec<u8>],
     ) -> Result<Outcome, DropReason> {
@@ -92,6 +105,10 @@ impl Model {
         }
         let mut outcome = Outcome::default();
         for receiver in receivers {
+            if let Err(reason) = self.admit_to(*receiver, origin) {
+                outcome.note(Err(reason));
+                continue;
+            }
             for frame in frames {
                 outcome.note(match *receiver {
                     Receiver::Vap(vlan) => to_vap(vlan, frame),

@@ -117,7 +117,7 @@ impl Model {
         if receivers.is_empty() && !inner.destination.is_multicast() {
             return Err(DropReason::SplitHorizon);
         }
-        self.give(vni, &receivers, &[inner.encode()])
+        self.give(vni, inner, &receivers, &[inner.encode()])
     }
 
     pub(super) fn to_vtep(&self, vni: Vni, vtep: IpAddr, frame: &[u8]) -> Result<Sent, DropReason> {
