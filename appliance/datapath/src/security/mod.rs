@@ -7,7 +7,8 @@
 //! - Rules of stateful groups allow a connection: a packet that they allow opens
 //!   one, and what belongs to it passes both ways while rules still allow its
 //!   opening. One that they no longer allow is cut: until it has been silent for a
-//!   while, or rules allow it again, or a SYN begins another, nothing of it passes.
+//!   while, or rules allow it again, or a SYN begins another, nothing of it passes
+//!   (but for what is not TCP, what the other side may send by rules of its own).
 //! - Rules of groups with `stateful=false` allow packets, each by itself. If both
 //!   kinds allow a packet, it opens a connection.
 //! - TCP in its middle opens a connection if rules allow that packet, so that
@@ -265,7 +266,11 @@ impl Security {
         if let Some(rule) = self.allowed_by(groups, packet.vlan, slot, entry, epoch) {
             return Decision::Known { slot, rule };
         }
-        match groups.judge(packet.vlan, &packet.question()).stateless {
+        let answer = groups.judge(packet.vlan, &packet.question());
+        // What the other side sends, it may have sent of its own accord: with TCP a
+        // SYN would tell.
+        let own = packet.direction != entry.opener && packet.ip.protocol != protocol::TCP;
+        match answer.stateless.or(answer.stateful.filter(|_| own)) {
             Some(rule) => Decision::Alone {
                 rule,
                 lasting: false,

@@ -173,12 +173,23 @@ impl Reference {
         rule.map(Some).ok_or(DropReason::SecurityGroup)
     }
 
+    /// The rule that allows a packet of a connection that none allows.
+    fn alone(&self, known: &Known, sent: &Sent) -> Option<RuleId> {
+        let answers = known.opener.direction != sent.direction;
+        let own = match sent.protocol {
+            protocol::TCP => None,
+            _ if answers => self.rule(sent, true),
+            _ => None,
+        };
+        self.rule(sent, false).or(own)
+    }
+
     fn follow(&mut self, at: usize, sent: &Sent) -> Result<Option<RuleId>, DropReason> {
         let mut known = self.known[at].clone();
         if known.epoch != self.epoch {
             let rule = self.rule(&known.opener, true);
-            if rule.is_none() && self.rule(sent, false).is_some() {
-                return Ok(self.rule(sent, false));
+            if rule.is_none() && self.alone(&known, sent).is_some() {
+                return Ok(self.alone(&known, sent));
             }
             known.epoch = self.epoch;
             match (rule, known.state) {
@@ -191,8 +202,8 @@ impl Reference {
             }
         }
         if known.state == State::Cut {
-            if self.rule(sent, false).is_some() {
-                return Ok(self.rule(sent, false));
+            if self.alone(&known, sent).is_some() {
+                return Ok(self.alone(&known, sent));
             }
             known.seen = self.now;
             self.known[at] = known;

@@ -293,6 +293,29 @@ fn what_is_allowed_again_goes_on() {
 }
 
 #[test]
+fn what_is_cut_one_way_may_be_allowed_the_other() {
+    let rules = [rule(1, IN, 47, (0, 65535)), rule(2, OUT, 47, (0, 65535))];
+    let mut rig = Rig::new(&rules);
+    assert!(rig.admit(1, IN, 47, L4::None).is_ok());
+    assert!(rig.admit(1, OUT, 47, L4::None).is_ok());
+    rig.delete(1);
+    for _ in 0..2 {
+        let sent = rig.admit(1, OUT, 47, L4::None).unwrap();
+        assert_eq!((sent.connection, sent.lasting), (None, false));
+        assert_eq!(rig.admit(1, IN, 47, L4::None), DENIED);
+    }
+    // Answers pass when the other end has been silent for long enough.
+    rig.wait(181);
+    assert!(
+        rig.admit(1, OUT, 47, L4::None)
+            .unwrap()
+            .connection
+            .is_some()
+    );
+    assert!(rig.admit(1, IN, 47, L4::None).is_ok());
+}
+
+#[test]
 fn the_middle_of_tcp_opens_a_connection_but_its_end_does_not() {
     let mut rig = Rig::new(&[rule(1, OUT, 6, (0, 65535))]);
     for flags in [RST, RST | ACK, FIN | ACK, SYN | ACK, 0] {
