@@ -136,7 +136,7 @@ impl Datapath {
         }
     }
 
-    /// Sends what is due, ARP on the underlay and router advertisements to VAPs, and
+    /// Sends what is due, probes of next hops and router advertisements to VAPs, and
     /// returns when to call again; to be called after each [`update`](Self::update)
     /// too.
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
@@ -484,8 +484,8 @@ impl Datapath {
         checksum::complete(frame)?;
         match uplink::classify(self.underlay.uplink(), frame.bytes())? {
             uplink::Arrival::Host => Ok(Verdict::Host),
-            uplink::Arrival::Arp(packet) => {
-                self.underlay.observe(&packet, &self.tables, now);
+            uplink::Arrival::Claim(claim) => {
+                self.underlay.hear(&claim, &self.tables, now);
                 Ok(Verdict::Host)
             }
             uplink::Arrival::Tunnelled {
@@ -598,32 +598,30 @@ impl Datapath {
         vtep: VtepIndex,
         mark: Option<u8>,
     ) -> Result<Verdict, DropReason> {
-        let entropy = trunk::entropy(frame.bytes());
-        let outer = self.outer_headers(frame.len(), entropy, vni, vtep, mark)?;
+        let outer = self.outer_headers(&[frame.bytes()], vni, vtep, mark)?;
+        let outer = outer.bytes();
         let room = frame.push_front(outer.len()).ok_or(DropReason::NoBuffer)?;
-        crate::wire::put(room, 0, &outer);
+        crate::wire::put(room, 0, outer);
         Ok(Verdict::Send(Side::Uplink))
     }
 
-    /// Outer headers for an inner frame of `length` bytes.
+    /// Outer headers for the inner frame that `parts` join to.
     fn outer_headers(
         &self,
-        length: usize,
-        entropy: u32,
+        parts: &[&[u8]],
         vni: Vni,
         vtep: VtepIndex,
         mark: Option<u8>,
-    ) -> Result<[u8; vxlan::OUTER_V4], DropReason> {
+    ) -> Result<vxlan::Headers, DropReason> {
         let tunnel = self.underlay.tunnel(vtep)?;
-        if length + vxlan::OVERHEAD_V4 > usize::from(self.config.uplink.mtu) {
-            return Err(DropReason::TooBig);
-        }
-        let length = u16::try_from(length).map_err(|_| DropReason::TooBig)?;
-        let mut outer = tunnel.emit(vni, length, entropy);
-        if let Some(mark) = mark {
-            dscp::mark(&mut outer, ethernet::HEADER, mark);
-        }
-        Ok(outer)
+        let label = vxlan::Label {
+            vni,
+            // Pieces of a packet share the way of its first part: its addresses.
+            entropy: trunk::entropy(parts.first().copied().unwrap_or_default()),
+            dscp: mark.unwrap_or(0),
+        };
+        let outer = tunnel.emit(parts, &label, self.config.uplink.mtu);
+        outer.ok_or(DropReason::TooBig)
     }
 
     /// Copies an untagged frame, in at most four parts, to a VTEP.
@@ -635,11 +633,8 @@ impl Datapath {
         mark: Option<u8>,
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
-        let length = inner.iter().map(|part| part.len()).sum();
-        // Pieces of a packet share the way of its first part: its addresses.
-        let entropy = trunk::entropy(inner.first().copied().unwrap_or_default());
-        let outer = self.outer_headers(length, entropy, vni, vtep, mark)?;
-        let parts: heapless::Vec<&[u8], 5> = core::iter::once(&outer[..]).chain(inner).collect();
+        let outer = self.outer_headers(&inner, vni, vtep, mark)?;
+        let parts: heapless::Vec<&[u8], 5> = core::iter::once(outer.bytes()).chain(inner).collect();
         sink.emit(Side::Uplink, &parts, None)
             .map_err(|_| DropReason::NoBuffer)
     }

@@ -1,17 +1,18 @@
 //! Frames from the uplink: out of a tunnel, or for the NVE itself.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Mac, Vni};
 
+use crate::checksum::Sum;
 use crate::forward::Receivers;
 use crate::frame::Frame;
-use crate::packet::Headers;
+use crate::packet::{Headers, protocol};
 use crate::tables::{Tables, VtepIndex};
-use crate::underlay::Uplink;
+use crate::underlay::{Claim, Uplink};
 use crate::wire::arp::Packet;
 use crate::wire::ethernet::{self, Header};
-use crate::wire::{ipv4, vxlan};
+use crate::wire::{ipv4, ipv6, udp, vxlan};
 
 /// What a frame from the uplink is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub(crate) enum Arrival {
         inner: usize,
         end: usize,
     },
-    /// ARP of the underlay.
-    Arp(Packet),
+    /// Address resolution of the underlay.
+    Claim(Claim),
     /// Anything else that is addressed to the NVE.
     Host,
 }
@@ -37,18 +38,19 @@ pub(crate) fn classify(uplink: &Uplink, frame: &[u8]) -> Result<Arrival, DropRea
         return Err(DropReason::NotForUs);
     }
     let payload = frame.get(ethernet::HEADER..).unwrap_or_default();
-    match header.ethertype {
-        ethernet::ARP => Packet::parse(payload)
-            .map(Arrival::Arp)
+    match (header.ethertype, uplink.address) {
+        (ethernet::ARP, IpAddr::V4(_)) => Packet::parse(payload)
+            .map(|packet| Arrival::Claim(Claim::of_arp(uplink, &packet)))
             .ok_or(DropReason::NotForUs),
-        ethernet::IPV4 => classify_ipv4(uplink, payload),
+        (ethernet::IPV4, IpAddr::V4(own)) => classify_ipv4(own, payload),
+        (ethernet::IPV6, IpAddr::V6(own)) => classify_ipv6(uplink, own, frame),
         _ => Err(DropReason::NotForUs),
     }
 }
 
-fn classify_ipv4(uplink: &Uplink, packet: &[u8]) -> Result<Arrival, DropReason> {
+fn classify_ipv4(own: Ipv4Addr, packet: &[u8]) -> Result<Arrival, DropReason> {
     let ip = ipv4::Header::parse(packet)?;
-    if ip.destination != uplink.address {
+    if ip.destination != own {
         return Err(DropReason::NotForUs);
     }
     if ip.fragment {
@@ -57,17 +59,54 @@ fn classify_ipv4(uplink: &Uplink, packet: &[u8]) -> Result<Arrival, DropReason> 
     let datagram = packet
         .get(ip.header_length..ip.total_length)
         .unwrap_or_default();
-    if ip.protocol != ipv4::UDP || ipv4::udp_destination(datagram) != Some(vxlan::PORT) {
+    if ip.protocol != protocol::UDP || udp::destination(datagram) != Some(vxlan::PORT) {
         return Ok(Arrival::Host);
     }
-    let length = ipv4::verify_udp(&ip, datagram)?;
-    let vni = vxlan::parse(datagram.get(ipv4::UDP_HEADER..length).unwrap_or_default())?;
-    let udp = ethernet::HEADER + ip.header_length;
+    let length = udp::verify(datagram, |length| {
+        Sum::default().with_pseudo_v4(ip.source, ip.destination, protocol::UDP, length)
+    })?;
+    tunnelled(ip.source.into(), ip.header_length, datagram, length)
+}
+
+fn classify_ipv6(uplink: &Uplink, own: Ipv6Addr, frame: &[u8]) -> Result<Arrival, DropReason> {
+    let packet = frame.get(ethernet::HEADER..).unwrap_or_default();
+    let ip = ipv6::Header::parse(packet)?;
+    if ip.destination != own && !uplink.is_addressed(ip.destination) {
+        return Err(DropReason::NotForUs);
+    }
+    let datagram = packet
+        .get(ipv6::HEADER..ip.total_length)
+        .unwrap_or_default();
+    match ip.next_header {
+        protocol::FRAGMENT => return Err(DropReason::OuterFragment),
+        protocol::ICMPV6 => {
+            return Ok(Claim::of_nd(uplink, frame).map_or(Arrival::Host, Arrival::Claim));
+        }
+        protocol::UDP
+            if udp::destination(datagram) == Some(vxlan::PORT) && ip.destination == own => {}
+        _ => return Ok(Arrival::Host),
+    }
+    let length = udp::verify(datagram, |length| {
+        Sum::default().with_pseudo_v6(ip.source, ip.destination, protocol::UDP, length.into())
+    })?;
+    tunnelled(ip.source.into(), ipv6::HEADER, datagram, length)
+}
+
+/// Reads the VXLAN header in the first `length` bytes of `datagram`, which follows
+/// `ip_header` bytes of IP.
+fn tunnelled(
+    source: IpAddr,
+    ip_header: usize,
+    datagram: &[u8],
+    length: usize,
+) -> Result<Arrival, DropReason> {
+    let vni = vxlan::parse(datagram.get(udp::HEADER..length).unwrap_or_default())?;
+    let at = ethernet::HEADER + ip_header;
     Ok(Arrival::Tunnelled {
         vni,
-        source: IpAddr::V4(ip.source),
-        inner: udp + ipv4::UDP_HEADER + vxlan::HEADER,
-        end: udp + length,
+        source,
+        inner: at + udp::HEADER + vxlan::HEADER,
+        end: at + length,
     })
 }
 

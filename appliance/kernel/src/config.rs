@@ -4,13 +4,13 @@
 //! first thing that is wrong is reported with the path of its field.
 
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 
 use heapless::{String, Vec};
 use log::LevelFilter;
 use nve_agent::{KEY_LEN, PrivateKey, from_hex};
-use nve_protocol::{Mac, NveId};
+use nve_protocol::{Mac, NveId, Prefix};
 use serde_json_core::de::from_slice;
 
 use crate::json::{Malformed, Members};
@@ -21,9 +21,12 @@ pub const MAX_SHIMS: usize = 8;
 /// Most bytes of a name.
 pub const MAX_NAME: usize = 64;
 
-/// Smallest MTU of the uplink: what IPv6 hosts need (RFC 8200, section 5) and
-/// the VXLAN headers.
-pub const MIN_MTU: u16 = 1330;
+/// Smallest MTU of an uplink with an IPv4 address: what IPv6 hosts need (RFC 8200,
+/// section 5) and the VXLAN headers.
+pub const MIN_MTU_V4: u16 = 1330;
+
+/// Smallest MTU of an uplink with an IPv6 address.
+pub const MIN_MTU_V6: u16 = 1350;
 
 /// Largest MTU that the uplink's buffers are made for.
 pub const MAX_MTU: u16 = 9216;
@@ -41,8 +44,9 @@ pub struct Config {
     pub trunk: NicSelector,
     /// The NIC towards other VTEPs.
     pub uplink: Uplink,
-    /// Where shims listen, in the order in which they are tried.
-    pub shims: Vec<SocketAddrV4, MAX_SHIMS>,
+    /// Where shims listen, in the order in which they are tried; of the uplink's
+    /// address family.
+    pub shims: Vec<SocketAddr, MAX_SHIMS>,
     /// Static public key of the shims.
     pub shim_public_key: [u8; KEY_LEN],
     /// Static private key of this appliance.
@@ -55,11 +59,11 @@ pub struct Uplink {
     /// Which NIC.
     pub nic: NicSelector,
     /// Address of the VTEP.
-    pub address: Ipv4Addr,
-    /// Bits of the address that name the subnet, 1 to 30.
+    pub address: IpAddr,
+    /// Bits of the address that name the subnet, 1 to 30 or, of IPv6, 127.
     pub prefix: u8,
-    /// Next hop to other subnets.
-    pub gateway: Option<Ipv4Addr>,
+    /// Next hop to other subnets, of the same family.
+    pub gateway: Option<IpAddr>,
     /// Longest IP packet in bytes; left out, the device's or 1600.
     pub mtu: Option<u16>,
 }
@@ -302,7 +306,7 @@ impl Config {
                 .unwrap_or(LevelFilter::Info),
             trunk,
             uplink,
-            shims: fields.required("shims", "1 to 8 addresses like \"192.0.2.1:6653\"", shims)?,
+            shims: fields.required("shims", shims_text(&uplink), |raw| shims(raw, &uplink))?,
             shim_public_key: fields.required("shim_public_key", KEY_TEXT, key)?,
             private_key: PrivateKey::new(fields.required("private_key", KEY_TEXT, key)?),
         })
@@ -320,20 +324,18 @@ fn uplink(text: &[u8]) -> Result<Uplink, Error> {
     let nic = selector(&fields)?;
     let (address, prefix) = fields.required(
         "address",
-        "a host's IPv4 address and prefix length like \"192.0.2.11/24\"",
+        "a host's address and prefix length like \"192.0.2.11/24\" or \"2001:db8::11/64\"",
         interface_address,
     )?;
-    let on_link = |gateway: &Ipv4Addr| {
-        let mask = u32::MAX << (32 - u32::from(prefix));
-        gateway.to_bits() & mask == address.to_bits() & mask && *gateway != address
+    let (least, mtu_text) = match address {
+        IpAddr::V4(_) => (MIN_MTU_V4, "1330 to 9216"),
+        IpAddr::V6(_) => (MIN_MTU_V6, "1350 to 9216"),
     };
-    let gateway = fields.optional(
-        "gateway",
-        "another IPv4 address of the uplink's subnet",
-        |raw| text_as::<Ipv4Addr>(raw).filter(on_link),
-    )?;
-    let mtu = fields.optional("mtu", "1330 to 9216", |raw| {
-        number(raw).filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))
+    let gateway = fields.optional("gateway", "another address of the uplink's subnet", |raw| {
+        text_as::<IpAddr>(raw).filter(|gateway| is_gateway(*gateway, address, prefix))
+    })?;
+    let mtu = fields.optional("mtu", mtu_text, |raw| {
+        number(raw).filter(|mtu| (least..=MAX_MTU).contains(mtu))
     })?;
     Ok(Uplink {
         nic,
@@ -385,7 +387,14 @@ fn level(raw: &[u8]) -> Option<LevelFilter> {
     }
 }
 
-fn shims(raw: &[u8]) -> Option<Vec<SocketAddrV4, MAX_SHIMS>> {
+fn shims_text(uplink: &Uplink) -> &'static str {
+    match uplink.address {
+        IpAddr::V4(_) => "1 to 8 addresses like \"192.0.2.1:6653\"",
+        IpAddr::V6(_) => "1 to 8 addresses like \"[2001:db8::1]:6653\"",
+    }
+}
+
+fn shims(raw: &[u8], uplink: &Uplink) -> Option<Vec<SocketAddr, MAX_SHIMS>> {
     let (texts, used) = from_slice::<Vec<&str, MAX_SHIMS>>(raw).ok()?;
     if used != raw.len() || texts.is_empty() {
         return None;
@@ -393,29 +402,55 @@ fn shims(raw: &[u8]) -> Option<Vec<SocketAddrV4, MAX_SHIMS>> {
     texts
         .iter()
         .map(|text| {
-            let address: SocketAddrV4 = text.parse().ok()?;
-            (is_host(*address.ip()) && address.port() != 0).then_some(address)
+            let address: SocketAddr = text.parse().ok()?;
+            let reachable = address.is_ipv4() == uplink.address.is_ipv4();
+            (reachable && is_host(address.ip()) && address.port() != 0).then_some(address)
         })
         .collect()
 }
 
-fn interface_address(raw: &[u8]) -> Option<(Ipv4Addr, u8)> {
+fn interface_address(raw: &[u8]) -> Option<(IpAddr, u8)> {
     let (address, prefix) = text(raw)?.split_once('/')?;
-    let address: Ipv4Addr = address.parse().ok()?;
+    let address: IpAddr = address.parse().ok()?;
     let prefix: u8 = prefix.parse().ok()?;
-    if !(1..=30).contains(&prefix) || !is_host(address) {
+    let most = if address.is_ipv4() { 30 } else { 127 };
+    if !(1..=most).contains(&prefix) || !is_host(address) {
         return None;
     }
-    let host = address.to_bits() << prefix >> prefix;
-    let broadcast = u32::MAX << prefix >> prefix;
-    (host != 0 && host != broadcast).then_some((address, prefix))
+    is_in_subnet(address, prefix).then_some((address, prefix))
 }
 
-fn is_host(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.octets()[0] >= 240)
+/// Whether an address is neither its subnet's own (RFC 4291, section 2.6.1: the
+/// anycast address of its routers, but for RFC 6164) nor its broadcast address.
+fn is_in_subnet(address: IpAddr, prefix: u8) -> bool {
+    let first = Prefix::around(address, prefix).map(|subnet| subnet.address());
+    match address {
+        IpAddr::V4(ip) => {
+            let broadcast = Ipv4Addr::from_bits(ip.to_bits() | u32::MAX >> prefix);
+            first != Some(address) && ip != broadcast
+        }
+        IpAddr::V6(_) => first != Some(address) || prefix == 127,
+    }
+}
+
+/// A gateway is in the subnet of `address`, or link-local.
+fn is_gateway(gateway: IpAddr, address: IpAddr, prefix: u8) -> bool {
+    let subnet = Prefix::around(address, prefix);
+    let on_link = subnet.is_some_and(|subnet| subnet.contains(gateway));
+    let link_local =
+        matches!((gateway, address), (IpAddr::V6(ip), IpAddr::V6(_)) if ip.is_unicast_link_local());
+    (on_link || link_local) && gateway != address
+}
+
+/// Whether an address can be that of a VTEP or of a shim. A link-local one cannot:
+/// it means nothing to hosts of other links.
+fn is_host(address: IpAddr) -> bool {
+    let usable = !(address.is_unspecified() || address.is_loopback() || address.is_multicast());
+    usable
+        && match address {
+            IpAddr::V4(ip) => ip.octets()[0] < 240,
+            IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
+        }
 }
 
 fn key(raw: &[u8]) -> Option<[u8; KEY_LEN]> {

@@ -41,9 +41,9 @@ fn a_complete_configuration_is_read() {
                 device: 3,
                 function: 0
             }),
-            address: Ipv4Addr::new(192, 0, 2, 11),
+            address: IpAddr::from([192, 0, 2, 11]),
             prefix: 24,
-            gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            gateway: Some(IpAddr::from([192, 0, 2, 1])),
             mtu: Some(1600),
         }
     );
@@ -122,7 +122,7 @@ fn each_error_names_its_field() {
         (
             "\"192.0.2.1\"",
             "\"192.0.3.1\"",
-            "config: uplink.gateway: expected another IPv4 address of the uplink's subnet",
+            "config: uplink.gateway: expected another address of the uplink's subnet",
         ),
         (
             "[\"192.0.2.1:6653\", \"198.51.100.1:6653\"]",
@@ -203,6 +203,81 @@ fn addresses_that_no_host_can_have_are_refused() {
             "{bad}: {message}"
         );
     }
+}
+
+/// [`GOOD`] with an IPv6 uplink.
+fn six() -> std::string::String {
+    GOOD.replace("192.0.2.11/24", "2001:db8::11/64")
+        .replace("\"192.0.2.1\"", "\"fe80::1\"")
+        .replace("192.0.2.1:6653", "[2001:db8::1]:6653")
+        .replace("198.51.100.1:6653", "[2001:db8:1::1]:6653")
+}
+
+#[test]
+fn an_uplink_may_be_of_ipv6() {
+    let config = Config::parse(six().as_bytes()).unwrap();
+    assert_eq!(
+        config.uplink.address,
+        "2001:db8::11".parse::<IpAddr>().unwrap()
+    );
+    assert_eq!(config.uplink.prefix, 64);
+    assert_eq!(config.uplink.gateway, Some("fe80::1".parse().unwrap()));
+    assert_eq!(config.shims[0], "[2001:db8::1]:6653".parse().unwrap());
+    for (from, to, expected) in [
+        (
+            "2001:db8::11/64",
+            "2001:db8::/64",
+            "uplink.address: expected a host's address",
+        ),
+        (
+            "2001:db8::11/64",
+            "fe80::11/64",
+            "uplink.address: expected a host's address",
+        ),
+        (
+            "2001:db8::11/64",
+            "::ffff:192.0.2.1/64",
+            "uplink.address: expected a host's",
+        ),
+        (
+            "2001:db8::11/64",
+            "2001:db8::11/128",
+            "uplink.address: expected a host's",
+        ),
+        (
+            "2001:db8::11/64",
+            "ff02::1/64",
+            "uplink.address: expected a host's",
+        ),
+        (
+            "fe80::1",
+            "2001:db8:1::1",
+            "uplink.gateway: expected another address",
+        ),
+        (
+            "fe80::1",
+            "2001:db8::11",
+            "uplink.gateway: expected another address",
+        ),
+        (
+            "fe80::1",
+            "192.0.2.1",
+            "uplink.gateway: expected another address",
+        ),
+        ("1600", "1349", "uplink.mtu: expected 1350 to 9216"),
+        (
+            "[2001:db8::1]:6653",
+            "192.0.2.1:6653",
+            "shims: expected 1 to 8 addresses like",
+        ),
+    ] {
+        assert!(six().contains(from), "{from}");
+        let text = six().replacen(from, to, 1);
+        let problem = Config::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(problem.contains(expected), "{to}: {problem}");
+    }
+    let point_to_point = six().replace("::11/64", "::10/127");
+    assert!(Config::parse(point_to_point.as_bytes()).is_ok());
 }
 
 #[test]

@@ -46,9 +46,9 @@ drop_reasons! {
     LinkLocalGroup = "link_local_group",
     /// Underlay frame for another station or of a protocol the NVE does not speak.
     NotForUs = "not_for_us",
-    /// Underlay IPv4 header with a wrong checksum, version or length.
+    /// Underlay IP header with a wrong checksum, version or length.
     OuterIp = "outer_ip",
-    /// Underlay IPv4 fragment; VXLAN is never fragmented (RFC 7348, section 4.3).
+    /// Underlay IP fragment; VXLAN is never fragmented (RFC 7348, section 4.3).
     OuterFragment = "outer_fragment",
     /// Underlay UDP length or checksum wrong.
     OuterUdp = "outer_udp",
@@ -62,7 +62,7 @@ drop_reasons! {
     SplitHorizon = "split_horizon",
     /// No receiver: unknown unicast in a network without other members.
     NoReceiver = "no_receiver",
-    /// The next hop of a VTEP has not answered ARP yet.
+    /// The next hop of a VTEP has not answered ARP or neighbor discovery yet.
     UnderlayUnresolved = "underlay_unresolved",
     /// Larger than the egress MTU.
     TooBig = "too_big",

@@ -1,18 +1,14 @@
-//! IPv4 (RFC 791) and UDP (RFC 768), as far as the underlay needs them.
+//! IPv4 (RFC 791), as far as the underlay needs it.
 
 use core::net::Ipv4Addr;
 
 use nve_protocol::DropReason;
 
-use super::{array, u16_at};
-use crate::checksum::{self, Sum};
+use super::array;
+use crate::checksum;
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
-/// Protocol number of UDP.
-pub const UDP: u8 = 17;
-/// Bytes of a UDP header.
-pub const UDP_HEADER: usize = 8;
 
 const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
 
@@ -58,32 +54,5 @@ impl Header {
             destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
             fragment: u16::from_be_bytes([fixed[6], fixed[7]]) & MORE_FRAGMENTS_OR_OFFSET != 0,
         })
-    }
-}
-
-/// Destination port of the UDP datagram at the front of `bytes`.
-pub fn udp_destination(bytes: &[u8]) -> Option<u16> {
-    u16_at(bytes, 2)
-}
-
-/// Verifies the UDP datagram that is the payload of `ip` and returns its length.
-/// A zero checksum is accepted (RFC 7348, section 5); another must be right.
-pub fn verify_udp(ip: &Header, payload: &[u8]) -> Result<usize, DropReason> {
-    let length = u16_at(payload, 4).ok_or(DropReason::Truncated)?;
-    let datagram = payload
-        .get(..usize::from(length))
-        .ok_or(DropReason::OuterUdp)?;
-    if datagram.len() < UDP_HEADER {
-        return Err(DropReason::OuterUdp);
-    }
-    if u16_at(datagram, 6) == Some(0) {
-        return Ok(datagram.len());
-    }
-    let sum = Sum::default()
-        .with_pseudo_v4(ip.source, ip.destination, UDP, length)
-        .with(datagram);
-    match sum.finish() {
-        0 => Ok(datagram.len()),
-        _ => Err(DropReason::OuterUdp),
     }
 }

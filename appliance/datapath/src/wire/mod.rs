@@ -10,8 +10,10 @@ pub mod dhcpv4;
 pub mod dhcpv6;
 pub mod ethernet;
 pub mod ipv4;
+pub mod ipv6;
 pub mod nd;
 pub mod ra;
+pub mod udp;
 pub mod vxlan;
 
 /// `N` bytes at `at`.

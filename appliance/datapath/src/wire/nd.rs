@@ -23,6 +23,10 @@ pub const REDIRECT: u8 = 137;
 pub const HOP_LIMIT: u8 = 255;
 /// Bytes of a neighbor advertisement with one link-layer address.
 pub const ADVERTISEMENT: usize = 32;
+/// Bytes of a neighbor solicitation with one link-layer address.
+pub const SOLICITATION: usize = 32;
+/// The group of all hosts on a link (RFC 4291, section 2.7.1).
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const SOURCE_LINK: u8 = 1;
 const TARGET_LINK: u8 = 2;
@@ -167,4 +171,22 @@ pub fn link_local(mac: Mac) -> Ipv6Addr {
 pub fn group_mac(group: Ipv6Addr) -> Mac {
     let [.., a, b, c, d] = group.octets();
     Mac([0x33, 0x33, a, b, c, d])
+}
+
+/// The group of the hosts whose addresses end like `address` (RFC 4291, section
+/// 2.7.1).
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    let [high, low] = [0xff00 | u16::from(a), u16::from_be_bytes([b, c])];
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low)
+}
+
+/// A neighbor solicitation from the station at `mac` (section 4.3). Its checksum is
+/// zero.
+pub fn solicitation(target: Ipv6Addr, mac: Mac) -> [u8; SOLICITATION] {
+    let mut bytes = [0; SOLICITATION];
+    put(&mut bytes, 0, &[NEIGHBOR_SOLICITATION]);
+    put(&mut bytes, 8, &target.octets());
+    put(&mut bytes, 24, &source_link(mac));
+    bytes
 }

@@ -1,11 +1,12 @@
 //! VXLAN (RFC 7348, section 5) and the outer headers in front of it.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Mac, Vni};
 
-use super::{array, ethernet, ipv4, put};
+use super::{array, ethernet, ipv4, ipv6, put, udp};
 use crate::checksum::Sum;
+use crate::packet::protocol;
 
 /// Bytes of the VXLAN header.
 pub const HEADER: usize = 8;
@@ -13,19 +14,23 @@ pub const HEADER: usize = 8;
 pub const PORT: u16 = 4789;
 /// Bytes of outer Ethernet, IPv4, UDP and VXLAN headers.
 pub const OUTER_V4: usize = ethernet::HEADER + OVERHEAD_V4;
+/// Bytes of outer Ethernet, IPv6, UDP and VXLAN headers.
+pub const OUTER_V6: usize = ethernet::HEADER + OVERHEAD_V6;
 /// Bytes that encapsulation adds to the inner frame within the outer IPv4 packet.
-pub const OVERHEAD_V4: usize = ipv4::HEADER + ipv4::UDP_HEADER + HEADER;
+pub const OVERHEAD_V4: usize = ipv4::HEADER + udp::HEADER + HEADER;
+/// Bytes that encapsulation adds to the inner frame within the outer IPv6 packet.
+pub const OVERHEAD_V6: usize = ipv6::HEADER + udp::HEADER + HEADER;
 
 const VNI_VALID: u8 = 0x08;
-const TTL: u8 = 64;
+/// TTL or hop limit.
+const HOPS: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
 /// First of the ports for flow entropy, and their count (RFC 6335, dynamic ports).
 const ENTROPY_FIRST: u16 = 49_152;
 const ENTROPY_MASK: u16 = 16_383;
+const FLOW_LABEL: u32 = 0xf_ffff;
 
 const IP_AT: usize = ethernet::HEADER;
-const UDP_AT: usize = IP_AT + ipv4::HEADER;
-const VXLAN_AT: usize = UDP_AT + ipv4::UDP_HEADER;
 
 /// Reads the VNI of the header at the front of `bytes`. Reserved bits are ignored
 /// (RFC 7348, section 5).
@@ -37,7 +42,104 @@ pub fn parse(bytes: &[u8]) -> Result<Vni, DropReason> {
     Vni::new(u32::from_be_bytes([0, a, b, c])).ok_or(DropReason::VxlanFlags)
 }
 
-/// Outer headers towards one VTEP, complete but for lengths, entropy and VNI.
+/// What outer headers say of the frame within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// The network.
+    pub vni: Vni,
+    /// A hash that is the same for all frames of a flow: selects the source port
+    /// (RFC 7348, section 5), and the flow label (RFC 6438).
+    pub entropy: u32,
+    /// Differentiated services code point, 0 to 63. The bits for congestion
+    /// notification are zero, which keeps marks from being lost at the other end
+    /// (RFC 6040, section 4.1, compatibility mode).
+    pub dscp: u8,
+}
+
+impl Label {
+    fn source_port(&self) -> [u8; 2] {
+        let port = ENTROPY_FIRST + (self.entropy as u16 & ENTROPY_MASK);
+        port.to_be_bytes()
+    }
+
+    fn vni_word(&self) -> [u8; 4] {
+        (self.vni.get() << 8).to_be_bytes()
+    }
+}
+
+/// Complete outer headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Headers {
+    /// Over IPv4.
+    V4([u8; OUTER_V4]),
+    /// Over IPv6.
+    V6([u8; OUTER_V6]),
+}
+
+impl Headers {
+    /// The headers' bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Headers::V4(bytes) => bytes,
+            Headers::V6(bytes) => bytes,
+        }
+    }
+}
+
+/// Outer headers towards one VTEP, complete but for what depends on the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outer {
+    /// Over IPv4.
+    V4(OuterV4),
+    /// Over IPv6.
+    V6(OuterV6),
+}
+
+impl Outer {
+    /// Outer headers from the VTEP `source` at `source_mac` to `destination` by
+    /// way of the underlay station `next_hop`. `None` if the addresses are not of
+    /// one family.
+    pub fn new(
+        source_mac: Mac,
+        next_hop: Mac,
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Option<Outer> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Outer::V4(OuterV4::new(
+                source_mac,
+                next_hop,
+                source,
+                destination,
+            ))),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Outer::V6(OuterV6::new(
+                source_mac,
+                next_hop,
+                source,
+                destination,
+            ))),
+            _ => None,
+        }
+    }
+
+    /// The headers for the inner frame that `parts` join to, none of which but the
+    /// last may have an odd length. `None` if the outer packet would be larger than
+    /// `mtu`.
+    #[inline]
+    pub fn emit(&self, parts: &[&[u8]], label: &Label, mtu: u16) -> Option<Headers> {
+        let inner: usize = parts.iter().map(|part| part.len()).sum();
+        let total = |overhead| {
+            let total = u16::try_from(inner + overhead).ok()?;
+            (total <= mtu).then_some(total)
+        };
+        Some(match self {
+            Outer::V4(outer) => Headers::V4(outer.emit(total(OVERHEAD_V4)?, label)),
+            Outer::V6(outer) => Headers::V6(outer.emit(total(OVERHEAD_V6)?, parts, label)),
+        })
+    }
+}
+
+/// [`Outer`] over IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterV4 {
     headers: [u8; OUTER_V4],
@@ -46,37 +148,168 @@ pub struct OuterV4 {
 }
 
 impl OuterV4 {
-    /// Outer headers from the VTEP `source` at `source_mac` to `destination` by
-    /// way of the underlay station `next_hop`.
-    pub fn new(source_mac: Mac, next_hop: Mac, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+    const UDP_AT: usize = IP_AT + ipv4::HEADER;
+    const VXLAN_AT: usize = Self::UDP_AT + udp::HEADER;
+
+    fn new(source_mac: Mac, next_hop: Mac, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         let mut headers = [0; OUTER_V4];
-        put(&mut headers, 0, &next_hop.0);
-        put(&mut headers, 6, &source_mac.0);
-        put(&mut headers, 12, &ethernet::IPV4.to_be_bytes());
+        put_ethernet(&mut headers, next_hop, source_mac, ethernet::IPV4);
         put(&mut headers, IP_AT, &[0x45]);
         put(&mut headers, IP_AT + 6, &[DONT_FRAGMENT]);
-        put(&mut headers, IP_AT + 8, &[TTL, ipv4::UDP]);
+        put(&mut headers, IP_AT + 8, &[HOPS, protocol::UDP]);
         put(&mut headers, IP_AT + 12, &source.octets());
         put(&mut headers, IP_AT + 16, &destination.octets());
-        put(&mut headers, UDP_AT + 2, &PORT.to_be_bytes());
-        put(&mut headers, VXLAN_AT, &[VNI_VALID]);
-        let sum = Sum::default().with(headers.get(IP_AT..UDP_AT).unwrap_or_default());
+        put(&mut headers, Self::UDP_AT + 2, &PORT.to_be_bytes());
+        put(&mut headers, Self::VXLAN_AT, &[VNI_VALID]);
+        let sum = Sum::default().with(headers.get(IP_AT..Self::UDP_AT).unwrap_or_default());
         OuterV4 { headers, sum }
     }
 
-    /// The headers for an inner frame of `inner` bytes in `vni`. The UDP checksum
-    /// is zero (RFC 7348, section 4.1). `entropy` selects the source port.
-    pub fn emit(&self, vni: Vni, inner: u16, entropy: u32) -> [u8; OUTER_V4] {
+    /// The headers of an IP packet of `total` bytes. The UDP checksum is zero (RFC
+    /// 7348, section 4.1).
+    fn emit(&self, total: u16, label: &Label) -> [u8; OUTER_V4] {
         let mut headers = self.headers;
-        let total = inner.saturating_add(OVERHEAD_V4 as u16);
+        let class = [0x45, label.dscp << 2];
+        let [_, added] = class;
+        put(&mut headers, IP_AT, &class);
         put(&mut headers, IP_AT + 2, &total.to_be_bytes());
-        let sum = self.sum.with(&total.to_be_bytes()).finish();
-        put(&mut headers, IP_AT + 10, &sum.to_be_bytes());
-        let port = ENTROPY_FIRST + (entropy as u16 & ENTROPY_MASK);
-        put(&mut headers, UDP_AT, &port.to_be_bytes());
+        let sum = self.sum.with(&[0, added]).with(&total.to_be_bytes());
+        put(&mut headers, IP_AT + 10, &sum.finish().to_be_bytes());
+        put(&mut headers, Self::UDP_AT, &label.source_port());
         let udp = total.saturating_sub(ipv4::HEADER as u16);
-        put(&mut headers, UDP_AT + 4, &udp.to_be_bytes());
-        put(&mut headers, VXLAN_AT + 4, &(vni.get() << 8).to_be_bytes());
+        put(&mut headers, Self::UDP_AT + 4, &udp.to_be_bytes());
+        put(&mut headers, Self::VXLAN_AT + 4, &label.vni_word());
         headers
+    }
+}
+
+/// [`Outer`] over IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OuterV6 {
+    headers: [u8; OUTER_V6],
+    /// Sum over the pseudo-header, the UDP header and the VXLAN header, without
+    /// lengths, source port and VNI.
+    sum: Sum,
+}
+
+impl OuterV6 {
+    const UDP_AT: usize = IP_AT + ipv6::HEADER;
+    const VXLAN_AT: usize = Self::UDP_AT + udp::HEADER;
+
+    fn new(source_mac: Mac, next_hop: Mac, source: Ipv6Addr, destination: Ipv6Addr) -> Self {
+        let mut headers = [0; OUTER_V6];
+        put_ethernet(&mut headers, next_hop, source_mac, ethernet::IPV6);
+        put(&mut headers, IP_AT + 6, &[protocol::UDP, HOPS]);
+        put(&mut headers, IP_AT + 8, &source.octets());
+        put(&mut headers, IP_AT + 24, &destination.octets());
+        put(&mut headers, Self::UDP_AT + 2, &PORT.to_be_bytes());
+        put(&mut headers, Self::VXLAN_AT, &[VNI_VALID]);
+        let sum = Sum::default()
+            .with_pseudo_v6(source, destination, protocol::UDP, 0)
+            .with(headers.get(Self::UDP_AT..).unwrap_or_default());
+        OuterV6 { headers, sum }
+    }
+
+    /// The headers of an IP packet of `total` bytes around `parts`. The UDP
+    /// checksum is there: receivers drop zero ones unless told otherwise (RFC 8200,
+    /// section 8.1), and Linux has to be told.
+    fn emit(&self, total: u16, parts: &[&[u8]], label: &Label) -> [u8; OUTER_V6] {
+        let mut headers = self.headers;
+        let word = 6 << 28 | u32::from(label.dscp) << 22 | label.entropy & FLOW_LABEL;
+        put(&mut headers, IP_AT, &word.to_be_bytes());
+        let length = total.saturating_sub(ipv6::HEADER as u16).to_be_bytes();
+        put(&mut headers, IP_AT + 4, &length);
+        put(&mut headers, Self::UDP_AT, &label.source_port());
+        put(&mut headers, Self::UDP_AT + 4, &length);
+        put(&mut headers, Self::VXLAN_AT + 4, &label.vni_word());
+        // The length counts twice: in the pseudo-header and in the UDP header.
+        let mut sum = self
+            .sum
+            .with(&length)
+            .with(&length)
+            .with(&label.source_port())
+            .with(&label.vni_word());
+        for part in parts {
+            sum = sum.with(part);
+        }
+        let sum = match sum.finish() {
+            // Zero would say that there is none.
+            0 => 0xffff,
+            sum => sum,
+        };
+        put(&mut headers, Self::UDP_AT + 6, &sum.to_be_bytes());
+        headers
+    }
+}
+
+fn put_ethernet(headers: &mut [u8], destination: Mac, source: Mac, ethertype: u16) {
+    put(headers, 0, &destination.0);
+    put(headers, 6, &source.0);
+    put(headers, ethernet::ADDRESSES, &ethertype.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn another_library_reads_what_is_emitted(
+            inner in proptest::collection::vec(any::<u8>(), 14..200),
+            cut in 0usize..7,
+            six: bool,
+            vni in 0..=Vni::MAX,
+            entropy: u32,
+            dscp in 0u8..64,
+        ) {
+            let (source, destination): (IpAddr, IpAddr) = if six {
+                ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into())
+            } else {
+                ([192, 0, 2, 1].into(), [192, 0, 2, 2].into())
+            };
+            let (here, there) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+            let outer = Outer::new(here, there, source, destination).unwrap();
+            let label = Label { vni: Vni::new(vni).unwrap(), entropy, dscp };
+            let (front, rest) = inner.split_at(cut * 2);
+            let headers = outer.emit(&[front, rest], &label, 9000).unwrap();
+            let frame: Vec<u8> = [headers.bytes(), &inner].concat();
+            let packet = PacketHeaders::from_ethernet_slice(&frame).unwrap();
+            let Some(TransportHeader::Udp(udp)) = packet.transport else { panic!("no UDP") };
+            let payload = packet.payload.slice();
+            match packet.net.unwrap() {
+                NetHeaders::Ipv4(ip, _) => {
+                    prop_assert_eq!((ip.dscp.value(), ip.ecn.value()), (dscp, 0));
+                    prop_assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                    prop_assert_eq!(udp.checksum, 0);
+                }
+                NetHeaders::Ipv6(ip, _) => {
+                    prop_assert_eq!(ip.traffic_class, dscp << 2);
+                    prop_assert_eq!(ip.flow_label.value(), entropy & FLOW_LABEL);
+                    prop_assert_eq!(ip.hop_limit, 64);
+                    let sum = udp.calc_checksum_ipv6(&ip, payload).unwrap();
+                    prop_assert_eq!(udp.checksum, sum);
+                }
+                NetHeaders::Arp(_) => panic!("no IP"),
+            }
+            prop_assert_eq!(parse(payload), Ok(label.vni));
+            prop_assert_eq!(&payload[HEADER..], &inner);
+            let whole = (headers.bytes().len() - ethernet::HEADER + inner.len()) as u16;
+            prop_assert!(outer.emit(&[&inner], &label, whole).is_some());
+            prop_assert!(outer.emit(&[&inner], &label, whole - 1).is_none());
+        }
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let (four, six) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([1u16; 8]));
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        assert_eq!(Outer::new(mac, mac, four, six), None);
+        assert_eq!(Outer::new(mac, mac, six, four), None);
     }
 }

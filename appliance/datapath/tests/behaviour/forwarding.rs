@@ -231,7 +231,7 @@ fn partial_checksums_are_completed() {
 fn a_partial_checksum_stays_one_where_the_nic_completes_it() {
     let uplink = Uplink {
         mac: UPLINK_MAC,
-        address: VTEP,
+        address: VTEP.into(),
         prefix: 24,
         gateway: None,
         mtu: 1600,

@@ -8,3 +8,4 @@ mod rig;
 mod routing;
 mod services;
 mod underlay;
+mod underlay6;

@@ -167,7 +167,7 @@ impl Rig {
     pub fn new() -> Rig {
         let uplink = Uplink {
             mac: UPLINK_MAC,
-            address: VTEP,
+            address: VTEP.into(),
             prefix: 24,
             gateway: None,
             mtu: 1600,
@@ -219,7 +219,10 @@ impl Rig {
         });
     }
 
+    /// Sends the probes that are due, and answers that of `ip`.
     pub fn resolve(&mut self, ip: Ipv4Addr, mac: Mac) {
+        self.datapath.tick(Nanos(1), &mut self.sink);
+        self.sink.sent.clear();
         let outcome = self.uplink(&underlay_arp_reply(ip, mac));
         assert_eq!(outcome.verdict, Verdict::Host);
     }

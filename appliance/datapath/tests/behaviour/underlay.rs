@@ -25,9 +25,9 @@ fn targets(rig: &mut Rig, now: u64) -> Vec<Ipv4Addr> {
 fn unresolved(gateway: Option<Ipv4Addr>) -> Rig {
     let uplink = Uplink {
         mac: UPLINK_MAC,
-        address: VTEP,
+        address: VTEP.into(),
         prefix: 24,
-        gateway,
+        gateway: gateway.map(Into::into),
         mtu: 1600,
     };
     let config = Config {
@@ -135,4 +135,82 @@ fn strangers_teach_nothing() {
     rig.uplink(&group);
     let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
     assert_eq!(rig.trunk(&frame).sent[0].bytes[..6], PEER_MAC.0);
+}
+
+/// An ARP request of `mac` for the rig, as if it had the address of PEER.
+fn claim(mac: Mac) -> Vec<u8> {
+    let body: [&[u8]; 4] = [&mac.0, &PEER.octets(), &[0; 6], &VTEP.octets()];
+    arp(0, mac, Mac::BROADCAST, 1, body)
+}
+
+/// Whom the probes go to that are sent at `now`.
+fn probed(rig: &mut Rig, now: u64) -> Vec<Mac> {
+    rig.datapath.tick(Nanos(now), &mut rig.sink);
+    std::mem::take(&mut rig.sink.sent)
+        .iter()
+        .map(|sent| Mac(*sent.bytes.first_chunk().unwrap()))
+        .collect()
+}
+
+fn resolved() -> (Rig, impl Fn(&mut Rig) -> Mac) {
+    let mut rig = unresolved(None);
+    rig.put(&[vap(101, RED, 1), fdb(RED, 3, PEER)]);
+    rig.resolve(PEER, PEER_MAC);
+    let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
+    let receiver = move |rig: &mut Rig| {
+        let sent = rig.trunk(&frame).sent.remove(0);
+        Mac(*sent.bytes.first_chunk().unwrap())
+    };
+    (rig, receiver)
+}
+
+#[test]
+fn a_claim_is_verified_with_the_known_station_and_does_not_move_its_tunnels() {
+    let (mut rig, receiver) = resolved();
+    assert_eq!(probed(&mut rig, 5 * SECOND), []);
+    rig.uplink(&claim(OTHER_MAC));
+    rig.uplink(&underlay_arp_reply(PEER, OTHER_MAC));
+    assert_eq!(receiver(&mut rig), PEER_MAC);
+    assert_eq!(probed(&mut rig, 5 * SECOND), [PEER_MAC]);
+    rig.uplink(&underlay_arp_reply(PEER, OTHER_MAC));
+    assert_eq!(
+        receiver(&mut rig),
+        PEER_MAC,
+        "only the known station is asked"
+    );
+    rig.uplink(&underlay_arp_reply(PEER, PEER_MAC));
+    rig.uplink(&underlay_arp_reply(PEER, OTHER_MAC));
+    assert_eq!(receiver(&mut rig), PEER_MAC);
+    rig.uplink(&claim(OTHER_MAC));
+    assert_eq!(probed(&mut rig, 6 * SECOND), [], "not at once again");
+}
+
+#[test]
+fn a_gateway_that_failed_over_is_followed_at_once() {
+    let (mut rig, receiver) = resolved();
+    rig.uplink(&claim(OTHER_MAC));
+    assert_eq!(probed(&mut rig, 5 * SECOND), [PEER_MAC]);
+    assert_eq!(probed(&mut rig, 5 * SECOND + SECOND / 10), [Mac::BROADCAST]);
+    rig.uplink(&underlay_arp_reply(PEER, OTHER_MAC));
+    assert_eq!(receiver(&mut rig), OTHER_MAC);
+    rig.uplink(&underlay_arp_reply(PEER, PEER_MAC));
+    assert_eq!(receiver(&mut rig), OTHER_MAC, "nothing was asked");
+}
+
+#[test]
+fn only_answers_to_the_uplink_itself_count() {
+    let (mut rig, receiver) = resolved();
+    for second in 1..3 {
+        probed(&mut rig, second * 60 * SECOND);
+    }
+    for target in [
+        [&PEER_MAC.0[..], &VTEP.octets()],
+        [&UPLINK_MAC.0, &OTHER.octets()],
+    ] {
+        let body: [&[u8]; 4] = [&OTHER_MAC.0, &PEER.octets(), target[0], target[1]];
+        rig.uplink(&arp(0, OTHER_MAC, UPLINK_MAC, 2, body));
+        assert_eq!(receiver(&mut rig), PEER_MAC);
+    }
+    rig.resolve(PEER, OTHER_MAC);
+    assert_eq!(receiver(&mut rig), OTHER_MAC);
 }

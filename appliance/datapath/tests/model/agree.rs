@@ -41,6 +41,15 @@ impl Sink for Recorder {
     }
 }
 
+/// Where the underlay's own frames go, which the model does not tell.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn emit(&mut self, _: Side, _: &[&[u8]], _: Option<PartialChecksum>) -> Result<(), NoBuffer> {
+        Ok(())
+    }
+}
+
 /// Reads a frame that leaves as the model tells it.
 fn read(side: Side, bytes: &[u8]) -> Sent {
     match side {
@@ -87,9 +96,9 @@ impl Node {
     fn new(name: &'static str, case: &Case, flows: u32) -> Node {
         let uplink = Uplink {
             mac: UPLINK_MAC,
-            address: VTEP,
+            address: VTEP.into(),
             prefix: 24,
-            gateway: Some(WAY_OUT),
+            gateway: Some(WAY_OUT.into()),
             mtu: UPLINK_MTU as u16,
         };
         let config = Config {
@@ -123,6 +132,13 @@ impl Node {
             };
             edits.iter().map(edit).collect()
         })
+    }
+
+    /// Has everyone asked who the next hops are, so that the next answers count.
+    fn ask(&mut self) {
+        for _ in 0..2 {
+            self.datapath.tick(Nanos(u64::MAX), &mut Nowhere);
+        }
     }
 
     fn process(
@@ -202,6 +218,7 @@ pub fn run(case: &Case) -> Result<Tally, String> {
         let mac = Mac([0x52, 0x54, 0, 0, 0, 10 + at as u8]);
         let arrival = Arrival::Arp { ip: *ip, mac };
         let want = model.uplink(&arrival);
+        nodes.iter_mut().for_each(Node::ask);
         compare(
             &mut nodes,
             now,
@@ -238,6 +255,9 @@ pub fn run(case: &Case) -> Result<Tally, String> {
             Step::Uplink(arrival) => {
                 let bytes = encode(arrival);
                 for _ in 0..TIMES {
+                    if matches!(arrival, Arrival::Arp { .. }) {
+                        nodes.iter_mut().for_each(Node::ask);
+                    }
                     let want = model.uplink(arrival);
                     tally.count(&want);
                     compare(&mut nodes, now, Side::Uplink, &bytes, None, &want)?;

@@ -1,6 +1,6 @@
 //! The control session on a TCP connection of the host stack.
 
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 
 use heapless::Vec;
 use log::{debug, info, warn};
@@ -31,8 +31,8 @@ enum Link {
 /// The control session with its connection.
 pub struct Control<E> {
     session: Session<Tables, E>,
-    shims: Vec<SocketAddrV4, MAX_SHIMS>,
-    shim: Option<SocketAddrV4>,
+    shims: Vec<SocketAddr, MAX_SHIMS>,
+    shim: Option<SocketAddr>,
     link: Link,
     phase: Phase,
     /// Counts connections, so that each has a port of its own.
@@ -45,7 +45,7 @@ impl<E: Entropy> Control<E> {
     pub fn new(
         config: SessionConfig,
         entropy: E,
-        shims: Vec<SocketAddrV4, MAX_SHIMS>,
+        shims: Vec<SocketAddr, MAX_SHIMS>,
         seed: u64,
         clock: Clock,
     ) -> Self {

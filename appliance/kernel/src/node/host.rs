@@ -1,9 +1,11 @@
-//! The appliance as a host on the uplink: ARP, ICMP echo and TCP, by smoltcp.
+//! The appliance as a host on the uplink: ARP or neighbor discovery, ICMP echo and
+//! TCP, by smoltcp.
 
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{IpAddr, SocketAddr};
 
 use alloc::vec;
 use alloc::vec::Vec;
+use nve_datapath::wire::nd;
 use nve_datapath::{Nanos, Side};
 use nve_nic::{Nic, Packet};
 use nve_protocol::Mac;
@@ -36,11 +38,11 @@ pub struct Addresses {
     /// MAC address of the NIC.
     pub mac: Mac,
     /// Address of the VTEP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Length of its prefix in bits.
     pub prefix: u8,
-    /// Next hop to other subnets.
-    pub gateway: Option<Ipv4Addr>,
+    /// Next hop to other subnets, of the same family.
+    pub gateway: Option<IpAddr>,
     /// Longest IP packet in bytes.
     pub mtu: u16,
     /// Random number for what must not be guessed.
@@ -72,14 +74,20 @@ impl Host {
         let mut link = Link { forwarder, mtu };
         let mut interface = Interface::new(config, &mut link, instant(now));
         interface.update_ip_addrs(|list| {
-            let address = IpCidr::new(IpAddress::Ipv4(addresses.address), addresses.prefix);
-            // The list is empty and has a place.
-            let _ = list.push(address);
+            // The list is empty and has two places.
+            let _ = list.push(IpCidr::new(addresses.address.into(), addresses.prefix));
+            if addresses.address.is_ipv6() {
+                // Routers ask from their link-local addresses, and are answered there.
+                let link_local = nd::link_local(addresses.mac);
+                let _ = list.push(IpCidr::new(IpAddress::Ipv6(link_local), 64));
+            }
         });
-        if let Some(gateway) = addresses.gateway {
-            // The table is empty and has a place.
-            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
-        }
+        // The table is empty and has a place.
+        let _ = match addresses.gateway {
+            Some(IpAddr::V4(gateway)) => interface.routes_mut().add_default_ipv4_route(gateway),
+            Some(IpAddr::V6(gateway)) => interface.routes_mut().add_default_ipv6_route(gateway),
+            None => Ok(None),
+        };
         let mut sockets = SocketSet::new(Vec::new());
         let control = sockets.add(control_socket());
         Host {
@@ -96,9 +104,9 @@ impl Host {
     }
 
     /// Opens the control session's connection from `port`.
-    pub fn connect(&mut self, to: SocketAddrV4, port: u16) -> Result<(), ConnectError> {
+    pub fn connect(&mut self, to: SocketAddr, port: u16) -> Result<(), ConnectError> {
         let socket = self.sockets.get_mut::<Socket<'_>>(self.control);
-        socket.connect(self.interface.context(), (*to.ip(), to.port()), port)
+        socket.connect(self.interface.context(), (to.ip(), to.port()), port)
     }
 
     /// Handles frames that came in and sends what is due. Returns when to be

@@ -15,7 +15,7 @@ mod control_tests;
 #[cfg(test)]
 mod tests;
 
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 
 use nve_agent::{Entropy, SessionConfig};
 use nve_datapath::{Datapath, Nanos, Side, Tables};
@@ -59,7 +59,7 @@ pub struct Parts<N, E> {
     /// Identity and keys for the control session.
     pub session: SessionConfig,
     /// Where shims listen; as many as the session was told.
-    pub shims: heapless::Vec<SocketAddrV4, MAX_SHIMS>,
+    pub shims: heapless::Vec<SocketAddr, MAX_SHIMS>,
     /// Random numbers for the control session.
     pub entropy: E,
     /// The machine.

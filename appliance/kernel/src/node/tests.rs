@@ -1,6 +1,6 @@
 //! The loop with NICs in memory.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU8;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -177,7 +177,7 @@ impl Bench {
         let (trunk, uplink) = (nic(), nic());
         let addresses = Addresses {
             mac: NVE,
-            address: VTEP,
+            address: VTEP.into(),
             prefix: 24,
             gateway: None,
             mtu: 1600,
@@ -186,7 +186,7 @@ impl Bench {
         let config = Config {
             uplink: Uplink {
                 mac: NVE,
-                address: VTEP,
+                address: VTEP.into(),
                 prefix: 24,
                 gateway: None,
                 mtu: 1600,
@@ -211,7 +211,7 @@ impl Bench {
             session: session(datapath.tables().capacity()),
             datapath,
             addresses,
-            shims: [SocketAddrV4::new(OTHER_VTEP, 6653)].into_iter().collect(),
+            shims: [SocketAddr::from((OTHER_VTEP, 6653))].into_iter().collect(),
             entropy: Counting(0),
             platform: Platform {
                 clock: || NOW.get(),
