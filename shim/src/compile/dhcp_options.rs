@@ -119,6 +119,10 @@ const V4: &[Known] = &[
 /// 3), and those that say which message of which exchange it is.
 const SERVERS_V4: &[u16] = &[0, 50, 52, 53, 54, 55, 57, 61, 82, 255];
 
+/// DHCPv4 options that an empty value keeps the server from sending: routers and
+/// classless routes.
+const SUPPRESSIBLE: &[u16] = &[3, 121];
+
 /// DHCPv6 options.
 const V6: &[Known] = &[
     ("user-class", 15, Octets),
@@ -160,6 +164,10 @@ const SERVERS_V6: &[u16] = &[0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 14, 25, 26];
 pub fn encode(name: &str, family: Family, text: &str) -> Result<(u16, Vec<u8>), String> {
     let (code, kind) = find(name, family)?;
     let text = text.trim();
+    // As with dnsmasq: not even the one that follows from the subnet is told.
+    if text.is_empty() && family == Family::Ipv4 && SUPPRESSIBLE.contains(&code) {
+        return Ok((code, Vec::new()));
+    }
     let kind = kind.unwrap_or_else(|| guess(text, family));
     let bytes = value(kind, family, text)
         .map_err(|expected| format!("DHCP option {name} takes {expected}, not \"{text}\""))?;
@@ -359,6 +367,7 @@ mod tests {
             ("vendor-encap", "1:2:ff", 43, &[1, 2, 255]),
             ("vendor-class", "text", 60, b"text"),
             ("rapid-commit", "", 80, &[]),
+            ("router", "", 3, &[]),
             ("sip-server", "192.0.2.9", 120, &[1, 192, 0, 2, 9]),
             ("sip-server", "a.b", 120, b"\0\x01a\x01b\0"),
             (
@@ -414,7 +423,6 @@ mod tests {
             ("-1", "1"),
             ("mtu", "65536"),
             ("mtu", ""),
-            ("router", ""),
             ("router", "192.0.2.1,"),
             ("router", "2001:db8::1"),
             ("default-ttl", "yes"),

@@ -1,5 +1,6 @@
 //! Increments against the whole, and what comes out for whom.
 
+mod figures;
 mod fixtures;
 mod increments;
 mod records;
