@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -118,7 +119,12 @@ impl Fabric {
         let outcome = self
             .controller
             .transact::<_, TransactError, _>(move |state| {
-                Ok(placement::plan_event(state, &name, &told))
+                Ok(placement::plan_event(
+                    state,
+                    &name,
+                    &told,
+                    OffsetDateTime::now_utc(),
+                ))
             })
             .await?;
         tracing::info!(
@@ -161,7 +167,12 @@ impl EventSink for Fabric {
         let changed = self
             .controller
             .transact::<_, TransactError, _>(move |state| {
-                Ok(placement::plan_inventory(state, &name, &inventory))
+                Ok(placement::plan_inventory(
+                    state,
+                    &name,
+                    &inventory,
+                    OffsetDateTime::now_utc(),
+                ))
             })
             .await
             .map_err(|error| SinkError::Unavailable(error.to_string()))?;

@@ -453,6 +453,16 @@ pub struct PlacedVm {
     pub vm: VmState,
 }
 
+/// What remains of a VM that is gone: events that are not newer are late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The VM's UUID.
+    pub vm_uuid: Uuid,
+    /// Timestamp of the event or inventory by which it went.
+    #[serde(with = "time::serde::rfc3339")]
+    pub as_of: OffsetDateTime,
+}
+
 /// One change of one object. `Put` creates or replaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mutation {
@@ -500,6 +510,10 @@ pub enum Mutation {
     PutVm(PlacedVm),
     /// VM, by UUID.
     DeleteVm(Uuid),
+    /// Tombstone.
+    PutTombstone(Tombstone),
+    /// Tombstone, by the VM's UUID.
+    DeleteTombstone(Uuid),
     /// Where to resume a manager's events: manager's name and last event.
     PutCursor(String, Uuid),
 }

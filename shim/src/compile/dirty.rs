@@ -87,7 +87,11 @@ impl Dirty {
             Mutation::DeleteNve(id) => self.nve(&around, *id),
             Mutation::PutVtep(vtep) => self.one(Source::Vtep(vtep.id)),
             Mutation::DeleteVtep(id) => self.one(Source::Vtep(*id)),
-            Mutation::PutVm(_) | Mutation::DeleteVm(_) | Mutation::PutCursor(..) => {}
+            Mutation::PutVm(_)
+            | Mutation::DeleteVm(_)
+            | Mutation::PutTombstone(_)
+            | Mutation::DeleteTombstone(_)
+            | Mutation::PutCursor(..) => {}
         }
     }
 

@@ -8,6 +8,9 @@ use super::*;
 use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus, Vnic};
 use crate::intent::State;
 
+/// When everything comes that is told here.
+const NOW: i64 = 1000;
+
 fn at(second: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(second).unwrap()
 }
@@ -44,7 +47,7 @@ fn event(event_type: EventType, vm: &VmState, second: i64) -> LifecycleEvent {
 }
 
 fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
-    let plan = plan_event(state, "lab", event);
+    let plan = plan_event(state, "lab", event, at(NOW));
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -58,7 +61,7 @@ fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
         last_event_id: None,
         vms: vms.to_vec(),
     };
-    let plan = plan_inventory(state, "lab", &inventory);
+    let plan = plan_inventory(state, "lab", &inventory, at(NOW));
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -147,7 +150,12 @@ fn an_old_inventory_neither_deletes_nor_reverts() {
 fn an_inventory_leaves_other_managers_vms_alone() {
     let mut state = State::default();
     let theirs = vm(Uuid::new_v4(), VmStatus::Running, 101);
-    let plan = plan_event(&state, "other", &event(EventType::VmPowerOn, &theirs, 1));
+    let plan = plan_event(
+        &state,
+        "other",
+        &event(EventType::VmPowerOn, &theirs, 1),
+        at(NOW),
+    );
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -155,4 +163,56 @@ fn an_inventory_leaves_other_managers_vms_alone() {
     let deleted = event(EventType::VmDeleted, &theirs, 6);
     assert_eq!(tell(&mut state, &deleted), Outcome::Unchanged);
     assert!(state.vm(theirs.vm_uuid).is_some());
+}
+
+#[test]
+fn a_vm_that_went_comes_back_only_by_what_is_newer() {
+    let id = Uuid::new_v4();
+    let running = vm(id, VmStatus::Running, 101);
+    let mut state = State::default();
+    let on = |second| event(EventType::VmPowerOn, &running, second);
+    tell(&mut state, &on(1));
+    tell(&mut state, &event(EventType::VmDeleted, &running, 5));
+    assert_eq!(tell(&mut state, &on(4)), Outcome::Late);
+    assert_eq!(list(&mut state, std::slice::from_ref(&running), 4), 0);
+    assert!(state.vm(id).is_none());
+    assert_eq!(tell(&mut state, &on(6)), Outcome::Applied);
+    assert_eq!(state.tombstones().len(), 0, "it lives");
+    assert_eq!(list(&mut state, &[], 7), 1, "the inventory has it no more");
+    assert_eq!(tell(&mut state, &on(6)), Outcome::Late);
+}
+
+#[test]
+fn who_went_is_remembered_for_a_day_and_up_to_a_number() {
+    let mut state = State::default();
+    let many: Vec<VmState> = (0..4097)
+        .map(|n| vm(Uuid::from_u128(n), VmStatus::Stop, 101))
+        .collect();
+    list(&mut state, &many, 500);
+    assert_eq!(list(&mut state, &[], 501), 4097);
+    assert_eq!(state.tombstones().len(), 4096);
+    let last = &many[4096];
+    tell(&mut state, &event(EventType::VmDeleted, last, 502));
+    assert_eq!(state.tombstones().len(), 4096, "another one was forgotten");
+    assert_eq!(state.tombstone(last.vm_uuid), Some(at(502)));
+    let tomorrow = at(NOW + 24 * 3600);
+    let other = event(EventType::VmDeleted, last, NOW + 24 * 3600);
+    let plan = plan_event(&state, "lab", &other, tomorrow);
+    plan.mutations.iter().for_each(|change| state.apply(change));
+    assert_eq!(state.tombstones().len(), 1, "a day has passed");
+}
+
+#[test]
+fn a_timestamp_from_the_future_freezes_nothing() {
+    let id = Uuid::new_v4();
+    let mut state = State::default();
+    let running = vm(id, VmStatus::Running, 101);
+    tell(
+        &mut state,
+        &event(EventType::VmPowerOn, &running, NOW + 9000),
+    );
+    assert_eq!(state.vm(id).unwrap().as_of, at(NOW));
+    let off = event(EventType::VmPowerOff, &running, NOW);
+    assert_eq!(tell(&mut state, &off), Outcome::Applied);
+    assert_eq!(list(&mut state, &[], NOW), 1);
 }

@@ -34,13 +34,15 @@ pub enum Kind {
     Vtep,
     /// VMs.
     Vm,
+    /// What remains of VMs that are gone.
+    Tombstone,
     /// Last event of each hypervisor manager.
     Cursor,
 }
 
 impl Kind {
     /// All kinds, in an order in which what is referred to comes first.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::QosPolicy,
         Kind::AddressGroup,
         Kind::SecurityGroup,
@@ -52,6 +54,7 @@ impl Kind {
         Kind::Nve,
         Kind::Vtep,
         Kind::Vm,
+        Kind::Tombstone,
         Kind::Cursor,
     ];
 
@@ -69,6 +72,7 @@ impl Kind {
             Kind::Nve => "nves",
             Kind::Vtep => "vteps",
             Kind::Vm => "vms",
+            Kind::Tombstone => "tombstones",
             Kind::Cursor => "cursors",
         }
     }
@@ -87,6 +91,7 @@ impl Kind {
             Kind::Nve => Mutation::PutNve(self.parse(key, value)?),
             Kind::Vtep => Mutation::PutVtep(self.parse(key, value)?),
             Kind::Vm => Mutation::PutVm(self.parse(key, value)?),
+            Kind::Tombstone => Mutation::PutTombstone(self.parse(key, value)?),
             Kind::Cursor => Mutation::PutCursor(key.to_owned(), self.parse(key, value)?),
         };
         Ok(mutation)
@@ -135,6 +140,8 @@ impl Record {
             Mutation::DeleteVtep(id) => Ok(delete(Kind::Vtep, *id)),
             Mutation::PutVm(v) => put(Kind::Vm, v.vm.vm_uuid, v),
             Mutation::DeleteVm(id) => Ok(delete(Kind::Vm, *id)),
+            Mutation::PutTombstone(t) => put(Kind::Tombstone, t.vm_uuid, t),
+            Mutation::DeleteTombstone(id) => Ok(delete(Kind::Tombstone, *id)),
             Mutation::PutCursor(manager, event) => put(Kind::Cursor, manager, event),
         }
     }

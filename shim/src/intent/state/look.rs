@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use nve_protocol::{Mac, Vlan, Vni};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{State, members};
@@ -167,6 +168,16 @@ impl State {
     /// All VMs, by UUID.
     pub fn vms(&self) -> impl Iterator<Item = &PlacedVm> {
         self.vms.values()
+    }
+
+    /// As of when the VM with that UUID went, as long as that is remembered.
+    pub fn tombstone(&self, vm: Uuid) -> Option<OffsetDateTime> {
+        self.tombstones.get(&vm).copied()
+    }
+
+    /// All VMs that went and are remembered, by UUID, and as of when.
+    pub fn tombstones(&self) -> impl ExactSizeIterator<Item = (Uuid, OffsetDateTime)> {
+        self.tombstones.iter().map(|(vm, as_of)| (*vm, *as_of))
     }
 
     /// The last event taken from the manager of that name.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use nve_protocol::{Mac, Vlan, Vni};
 use rpds::RedBlackTreeMapSync as Map;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::model::{
@@ -41,6 +42,7 @@ pub struct State {
     nves: Map<Uuid, Nve>,
     vteps: Map<Uuid, Vtep>,
     vms: Map<Uuid, PlacedVm>,
+    tombstones: Map<Uuid, OffsetDateTime>,
     cursors: Map<String, Uuid>,
 
     network_by_vni: Map<Vni, Uuid>,
@@ -113,6 +115,10 @@ impl State {
             Mutation::PutVm(vm) => self.vms.insert_mut(vm.vm.vm_uuid, vm.clone()),
             Mutation::DeleteVm(id) => {
                 self.vms.remove_mut(id);
+            }
+            Mutation::PutTombstone(gone) => self.tombstones.insert_mut(gone.vm_uuid, gone.as_of),
+            Mutation::DeleteTombstone(id) => {
+                self.tombstones.remove_mut(id);
             }
             Mutation::PutCursor(manager, event) => {
                 self.cursors.insert_mut(manager.clone(), *event);
