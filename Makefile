@@ -5,7 +5,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
 LAB := $(SUDO) target/debug/sluice-lab
 
-.PHONY: help deps image build run test lab-test check model coverage figures clean
+.PHONY: help deps image build run test lab-test check model coverage fuzz figures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ model: deps ## hold the datapath against its reference model: 1,000,000 cases
 
 coverage: deps ## measure how much of the datapath its tests run
 	@tests/coverage.sh
+
+fuzz: ## feed the fuzz targets for FUZZ_SECONDS (60) each; needs nightly and cargo-fuzz
+	@tests/fuzz/run.sh
 
 figures: image ## measure size, memory, idle load and synchronization
 	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Feeds each fuzz target for FUZZ_SECONDS, beginning with the corpus that is checked
+# in. What is found new stays in target/, what crashes in artifacts/.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+for target in frames messages configuration; do
+    found=tests/fuzz/target/corpus/$target
+    mkdir -p "$found"
+    # No unsafe code here that a sanitizer would watch.
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
+        "$found" "tests/fuzz/corpus/$target" -- \
+        -max_total_time="${FUZZ_SECONDS:-60}" -max_len=4096
+done
