@@ -4,7 +4,7 @@ use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use nve_datapath::Nanos;
-use nve_kernel::tsc::{Scale, from_crystal, from_kvm_clock, from_pit};
+use nve_kernel::tsc::{Scale, from_crystal, from_kvm_clock, from_pit, undisturbed};
 use spin::Once;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
@@ -109,11 +109,21 @@ fn kvm_clock() -> Option<u64> {
     from_kvm_clock(u32::from_le_bytes([m0, m1, m2, m3]), shift.cast_signed())
 }
 
-/// Times the counter against channel 2 of the PIT (Intel 8254), whose gate and
-/// output are at port 0x61.
+/// Times the counter against the PIT, which takes 10 ms or a few times that.
 fn pit() -> Option<u64> {
-    /// 10 ms.
-    const COUNT: u16 = 11_932;
+    /// More than two are needed only on a host that is overloaded.
+    const ROUNDS: usize = 16;
+
+    undisturbed((0..ROUNDS).map_while(|_| pit_round())).and_then(|ticks| from_pit(ticks, PIT_COUNT))
+}
+
+/// 10 ms in ticks of the PIT.
+const PIT_COUNT: u16 = 11_932;
+
+/// Ticks of the counter while channel 2 of the PIT (Intel 8254), whose gate and
+/// output are at port 0x61, makes [`PIT_COUNT`]. Both are read outside of the gate,
+/// so that a processor that has to wait can only count too many.
+fn pit_round() -> Option<u64> {
     const GATE: u8 = 1;
     const SPEAKER: u8 = 2;
     const OUTPUT: u8 = 1 << 5;
@@ -121,7 +131,7 @@ fn pit() -> Option<u64> {
     const PATIENCE: u32 = 10_000_000;
 
     let mut gate = Port::<u8>::new(0x61);
-    let [low, high] = COUNT.to_le_bytes();
+    let [low, high] = PIT_COUNT.to_le_bytes();
     // SAFETY: the PIT's registers; the speaker stays off.
     let started = unsafe {
         let idle = gate.read() & !(GATE | SPEAKER);
@@ -129,13 +139,14 @@ fn pit() -> Option<u64> {
         Port::<u8>::new(0x43).write(0xb0); // channel 2, both bytes, one-shot
         Port::<u8>::new(0x42).write(low);
         Port::<u8>::new(0x42).write(high);
+        let started = ticks();
         gate.write(idle | GATE);
-        ticks()
+        started
     };
     for _ in 0..PATIENCE {
         // SAFETY: reading the port has no effect.
         if unsafe { gate.read() } & OUTPUT != 0 {
-            return from_pit(ticks().wrapping_sub(started), COUNT);
+            return Some(ticks().wrapping_sub(started));
         }
     }
     None
