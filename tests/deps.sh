@@ -5,11 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# By purpose: compile; boot and switch; decode and probe; Python.
+# By purpose: compile; boot and switch; decode and probe; guests' clients; Python.
 packages=(
     build-essential ca-certificates curl git
     qemu-system-x86 openvswitch-switch iproute2 ethtool
-    tcpdump tshark iputils-ping
+    tcpdump tshark iputils-ping iputils-arping iputils-tracepath iperf3 nmap
+    busybox isc-dhcp-client ndisc6
     python3 python3-venv
 )
 

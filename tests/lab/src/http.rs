@@ -95,6 +95,11 @@ impl Client {
         self.expect("POST", path, Some(body))
     }
 
+    /// `PUT`; fails unless it succeeds.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.expect("PUT", path, Some(body))
+    }
+
     /// `DELETE`; fails unless it succeeds.
     pub fn delete(&self, path: &str) -> Result<()> {
         self.expect("DELETE", path, None).map(drop)

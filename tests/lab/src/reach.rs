@@ -1,7 +1,7 @@
 //! Who reaches whom: ping and a TCP transfer between namespaces.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,11 +17,12 @@ const TRANSFER: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether `target` answers one of up to `count` pings from `source`.
-pub fn ping(source: &Netns, target: Ipv4Addr, count: u32) -> Result<bool> {
+pub fn ping(source: &Netns, target: impl Into<IpAddr>, count: u32) -> Result<bool> {
+    let target = target.into().to_string();
     source.run(|| {
         for _ in 0..count {
             let status = Command::new("ping")
-                .args(["-n", "-q", "-c", "1", "-W", "1", &target.to_string()])
+                .args(["-n", "-q", "-c", "1", "-W", "1", &target])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status()
@@ -36,7 +37,8 @@ pub fn ping(source: &Netns, target: Ipv4Addr, count: u32) -> Result<bool> {
 
 /// Sends [`TRANSFER`] bytes from `source` to a listener at `address` in `target`;
 /// whether all arrived as sent.
-pub fn transfer(source: &Netns, target: &Netns, address: Ipv4Addr) -> Result<bool> {
+pub fn transfer(source: &Netns, target: &Netns, address: impl Into<IpAddr>) -> Result<bool> {
+    let address = address.into();
     let listener = target.run(|| Ok(TcpListener::bind((address, 0))?))?;
     let at = listener.local_addr()?;
     thread::scope(|scope| {

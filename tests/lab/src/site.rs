@@ -4,7 +4,6 @@
 //! interfaces only. What the lab does besides is what a hypervisor does: plug a VM's
 //! vNIC into its port group, and boot machines.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,12 +15,12 @@ use crate::artifacts::Artifacts;
 use crate::control::Control;
 use crate::lab::Lab;
 use crate::matrix::{Matrix, Peer};
+pub use crate::neutron::text;
+use crate::neutron::{self, field};
 use crate::nve::Nve;
-use crate::vm::{Interface, Vm};
+use crate::tenant::Network;
+use crate::vm::{Interface, Setting, Vm};
 use crate::wait;
-
-/// Prefix length of every subnet.
-const PREFIX: u8 = 24;
 
 /// How long a change may take until it is in force everywhere.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -46,19 +45,6 @@ pub struct Guest {
     pub host: usize,
 }
 
-/// A network and its ids.
-#[derive(Debug, Clone)]
-pub struct Network {
-    /// Its name.
-    pub name: String,
-    /// Its UUID.
-    pub id: String,
-    /// Its VNI.
-    pub vni: u32,
-    /// UUID of its subnet.
-    pub subnet: String,
-}
-
 /// A lab in operation.
 #[derive(Debug)]
 pub struct Site {
@@ -74,7 +60,7 @@ pub struct Site {
 }
 
 /// A VM to be made: its name, its network, its hypervisor's number and the last
-/// octet of its address.
+/// number of its addresses.
 pub type Plan<'a> = (&'a str, &'a str, usize, u8);
 
 /// Six VMs in two networks of the same prefix, so that only the overlay keeps them
@@ -162,52 +148,42 @@ impl Site {
         hypervisor.nve.as_ref().context("the host has no NVE")
     }
 
-    /// Creates a network with the subnet 10.0.0.0/24.
-    pub fn add_network(&mut self, name: &str) -> Result<&Network> {
-        let api = &self.control.api;
-        let body = json!({"network": {"name": name}});
-        let network = field(api.post("/v2.0/networks", &body)?, "network")?;
-        let id = text(&network, "id")?;
-        let body = json!({"subnet": {
-            "network_id": id,
-            "name": format!("{name}-subnet"),
-            "ip_version": 4,
-            "cidr": format!("10.0.0.0/{PREFIX}"),
-            "enable_dhcp": false,
-        }});
-        let subnet = field(api.post("/v2.0/subnets", &body)?, "subnet")?;
-        let vni = network["provider:segmentation_id"].as_u64();
-        self.networks.push(Network {
-            name: name.to_owned(),
-            id,
-            vni: u32::try_from(vni.context("the network has no VNI")?)?,
-            subnet: text(&subnet, "id")?,
-        });
-        self.network(name)
-    }
-
-    /// The network of that name.
-    pub fn network(&self, name: &str) -> Result<&Network> {
-        let mut networks = self.networks.iter();
-        networks
-            .find(|network| network.name == name)
-            .with_context(|| format!("there is no network {name}"))
-    }
-
     /// Creates a port, makes a VM for it, defines it at the hypervisor manager and
     /// powers it on. Does not wait.
     pub fn add_vm(&mut self, plan: Plan<'_>) -> Result<()> {
-        let guest = self.define_vm(plan)?;
+        self.add_vm_with(plan, Setting::Static, &json!({}))
+    }
+
+    /// [`add_vm`](Self::add_vm) with more attributes of its port.
+    pub fn add_vm_with(
+        &mut self,
+        plan: Plan<'_>,
+        setting: Setting,
+        attributes: &Value,
+    ) -> Result<()> {
+        let guest = self.define_vm(plan, setting, attributes)?;
         self.guests.push(guest);
         self.power_on(plan.0)
     }
 
-    fn define_vm(&self, (name, network, host, octet): Plan<'_>) -> Result<Guest> {
+    fn define_vm(
+        &self,
+        (name, network, host, number): Plan<'_>,
+        setting: Setting,
+        attributes: &Value,
+    ) -> Result<Guest> {
         let network = self.network(network)?;
         let host_name = &self.lab.hypervisors.get(host).context("no such host")?.name;
-        let port = self.create_port(network, name, host_name, octet)?;
-        let interface = interface(&port)?;
-        let id = text(&port, "id")?;
+        let mut wanted = json!({
+            "network_id": network.id,
+            "name": name,
+            "binding:host_id": host_name,
+            "fixed_ips": network.fixed_ips(number),
+        });
+        merge(&mut wanted, attributes);
+        let port = neutron::create(&self.control.api, "ports", &wanted)?;
+        let interface = network.interface(&port, setting)?;
+        let id = neutron::id(&port)?;
         let vm = Vm::create(&self.lab.fabric, name, interface)?;
         let (uuid, vnic) = (Uuid::new_v4(), Uuid::new_v4());
         let request = json!({
@@ -225,17 +201,6 @@ impl Site {
             network: network.name.clone(),
             host,
         })
-    }
-
-    fn create_port(&self, network: &Network, name: &str, host: &str, octet: u8) -> Result<Value> {
-        let address = Ipv4Addr::new(10, 0, 0, octet);
-        let body = json!({"port": {
-            "network_id": network.id,
-            "name": name,
-            "binding:host_id": host,
-            "fixed_ips": [{"subnet_id": network.subnet, "ip_address": address}],
-        }});
-        field(self.control.api.post("/v2.0/ports", &body)?, "port")
     }
 
     /// The VM of that name.
@@ -293,6 +258,18 @@ impl Site {
         self.control.manager.post(&path, &request).map(drop)
     }
 
+    /// Moves a running VM to another hypervisor, cable and all.
+    pub fn move_vm(&mut self, name: &str, host: usize) -> Result<()> {
+        let (guest, lab, control) = self.guest_mut(name)?;
+        guest.vm.unplug(&lab.fabric)?;
+        guest.host = host;
+        guest.plug(lab)?;
+        let target = &lab.hypervisors.get(host).context("no such host")?.name;
+        let path = format!("/v1/lab/vms/{}/move", guest.uuid);
+        let request = json!({ "host_name": target });
+        control.manager.post(&path, &request).map(drop)
+    }
+
     /// Waits until the shim says of every VM's port that it is in force.
     pub fn await_active(&self) -> Result<()> {
         wait::until_true("all ports to be active", SETTLE, || {
@@ -335,6 +312,7 @@ impl Guest {
 
 /// A vNIC in the words of TABLE II.
 fn vnic_request(port: &str, vnic: Uuid, interface: &Interface) -> Value {
+    let ipv6: Vec<Value> = interface.ip6.iter().map(|ip| json!({"ipv6": ip})).collect();
     json!({
         "vnic_name": "eth0",
         "vnic_uuid": vnic,
@@ -342,33 +320,14 @@ fn vnic_request(port: &str, vnic: Uuid, interface: &Interface) -> Value {
         "mac": interface.mac,
         "port_segmentation_id": interface.tag,
         "ip_list": [{"ip": interface.ip}],
+        "ipv6_list": ipv6,
     })
 }
 
-/// What a VM needs to know of its Neutron port.
-fn interface(port: &Value) -> Result<Interface> {
-    let tag = port["segmentation_id"].as_u64();
-    Ok(Interface {
-        mac: text(port, "mac_address")?,
-        ip: text(&port["fixed_ips"][0], "ip_address")?.parse()?,
-        prefix: PREFIX,
-        tag: u16::try_from(tag.context("the port has no segmentation_id")?)?,
-    })
-}
-
-/// A string in an object.
-pub fn text(value: &Value, name: &str) -> Result<String> {
-    let text = value[name].as_str();
-    Ok(text
-        .with_context(|| format!("no {name} in {value}"))?
-        .to_owned())
-}
-
-/// What an answer has under its one name.
-fn field(mut answer: Value, name: &str) -> Result<Value> {
-    match answer.get_mut(name) {
-        Some(value) => Ok(value.take()),
-        None => anyhow::bail!("no {name} in {answer}"),
+/// Adds the members of `more` to the object `object`.
+pub(crate) fn merge(object: &mut Value, more: &Value) {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        object[name.as_str()] = value.clone();
     }
 }
 

@@ -1,12 +1,14 @@
 //! The lab's switches, without any NVE: a tag is a broadcast domain of its own.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, ensure};
 
 use super::Context;
-use crate::fabric::{CONTROL_ADDRESS, Fabric};
+use crate::fabric::{CONTROL_ADDRESS, Fabric, VM_MTU};
 use crate::lab::Lab;
 use crate::reach;
-use crate::vm::{Interface, Vm};
+use crate::vm::{Interface, Setting, Vm};
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
@@ -33,7 +35,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
     }
     let station = lab.fabric.add_station("station", "192.0.2.99/24")?;
     ensure!(
-        reach::ping(&station, CONTROL_ADDRESS.parse()?, 3)?,
+        reach::ping(&station, CONTROL_ADDRESS.parse::<IpAddr>()?, 3)?,
         "no ping on the underlay"
     );
     Ok(())
@@ -45,6 +47,10 @@ fn plugged(fabric: &Fabric, number: usize, bridge: &str, tag: u16) -> Result<Vm>
         mac: format!("02:00:00:00:00:{number:02x}"),
         ip: [10, 0, 0, number].into(),
         prefix: 24,
+        ip6: None,
+        gateways: Vec::new(),
+        mtu: VM_MTU,
+        setting: Setting::Static,
         tag,
     };
     let mut vm = Vm::create(fabric, &format!("v{number}"), interface)?;

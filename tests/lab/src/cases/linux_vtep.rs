@@ -20,6 +20,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
     let mut site = Site::start(&context.dir, &context.artifacts)?;
     site.add_network("red")?;
     site.add_vm(("a1", "red", 0, 11))?;
+    site.open("a1")?;
     site.await_active()?;
     let station = create(&site)?;
     register(&site)?;
