@@ -2,14 +2,21 @@
 
 mod capacity;
 mod connectivity;
+mod dhcp;
 mod events;
 mod fabric;
 mod headless;
 pub(crate) mod linux_vtep;
+mod mtu;
 mod openstack;
+mod openstack_traffic;
 mod operate;
 mod reboot;
 mod refusals;
+mod routing;
+mod spoofing;
+mod stateful;
+mod table_v;
 mod wire;
 
 use std::fs;
@@ -28,6 +35,16 @@ struct Context {
     dir: PathBuf,
     /// The programs under test.
     artifacts: Artifacts,
+}
+
+impl Context {
+    /// The same with a directory of its own, for a part of the test.
+    fn part(&self, name: &str) -> Context {
+        Context {
+            dir: self.dir.join(name),
+            artifacts: self.artifacts.clone(),
+        }
+    }
 }
 
 /// A test: what it shows, and how.
@@ -87,6 +104,76 @@ const CASES: &[Case] = &[
         name: "refusals",
         shows: "unknown keys and garbage are refused, logged, and cost only their connection",
         run: refusals::run,
+    },
+    Case {
+        name: "table-v-lifecycle",
+        shows: "cloud management, SDN and hypervisors respond to each other's lifecycle events",
+        run: table_v::lifecycle::run,
+    },
+    Case {
+        name: "table-v-same-subnet",
+        shows: "VMs of a subnet communicate, on one NVE and across NVEs",
+        run: table_v::communication::in_a_subnet,
+    },
+    Case {
+        name: "table-v-across-subnets",
+        shows: "VMs of subnets with a router between them communicate, on one NVE and across",
+        run: table_v::communication::across_subnets,
+    },
+    Case {
+        name: "table-v-port-security-group",
+        shows: "a port is added to a security group and removed from it",
+        run: table_v::groups::membership,
+    },
+    Case {
+        name: "table-v-protocols",
+        shows: "security groups tell TCP, UDP, ICMP, ICMPv6 and other protocols apart",
+        run: table_v::groups::protocols,
+    },
+    Case {
+        name: "table-v-bandwidth",
+        shows: "a port's upstream and downstream bandwidth is limited as asked",
+        run: table_v::bandwidth::run,
+    },
+    Case {
+        name: "table-v-property-migration",
+        shows: "ports, subnets and networks are the same after a VM was moved",
+        run: table_v::migration::properties,
+    },
+    Case {
+        name: "table-v-policy-migration",
+        shows: "security groups and QoS are the same after a VM was moved",
+        run: table_v::migration::policies,
+    },
+    Case {
+        name: "openstack-traffic",
+        shows: "traffic obeys openstacksdk's calls within a second of their return",
+        run: openstack_traffic::run,
+    },
+    Case {
+        name: "dhcp",
+        shows: "guests' own clients are configured by DHCP, DHCPv6 and router advertisements",
+        run: dhcp::run,
+    },
+    Case {
+        name: "spoofing",
+        shows: "what a VM sends as someone else is dropped and counted",
+        run: spoofing::run,
+    },
+    Case {
+        name: "stateful",
+        shows: "answers pass; a rule that goes takes its connections with it",
+        run: stateful::run,
+    },
+    Case {
+        name: "routing",
+        shows: "a router answers, counts hops, tells what is unreachable, and takes routes",
+        run: routing::run,
+    },
+    Case {
+        name: "mtu",
+        shows: "senders learn the MTU of a way, and what may be fragmented is",
+        run: mtu::run,
     },
     Case {
         name: "capacity",
