@@ -400,6 +400,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
             ToNve::Delete(key) => self.stage(|open| open.delete(key)),
             ToNve::Commit(commit) => self.commit(commit, clock, tables),
             ToNve::Ping(number) => Ok(self.outbox.queue(&ToShim::Pong(number))?),
+            ToNve::Ask(_) => Err(CloseReason::Unexpected),
         }
     }
 

@@ -18,15 +18,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod bytes;
 pub mod codec;
 pub mod digest;
 pub mod frame;
+pub mod inspect;
 pub mod message;
 pub mod policy;
 pub mod record;
 pub mod stats;
 pub mod types;
 
+pub use bytes::Bytes;
 pub use digest::TableDigest;
 pub use message::{Applied, Begin, Commit, Hello, Refusal, Refused, ToNve, ToShim, Welcome};
 pub use policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
@@ -39,7 +42,7 @@ pub use types::{GroupId, Mac, NveId, PortId, Prefix, RouterId, RuleId, Vlan, Vni
 
 /// Version of the messages. Both ends name theirs and the shim refuses another
 /// major one; see [`Hello::api_version`].
-pub const API_VERSION: u16 = 2;
+pub const API_VERSION: u16 = 3;
 
 /// Most `put` and `delete` of one transaction that is not full; an appliance
 /// refuses more with [`Refusal::OutOfMemory`], and the shim sends a full state

@@ -4,6 +4,7 @@ use heapless::String;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::TableDigest;
+use crate::inspect::{Answer, Ask};
 use crate::record::{Key, Record, TableSizes};
 use crate::stats::Stats;
 use crate::types::NveId;
@@ -99,6 +100,10 @@ pub struct Refused {
 }
 
 /// Messages from the shim to an appliance.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack; boxing needs a heap"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToNve {
@@ -114,6 +119,8 @@ pub enum ToNve {
     Commit(Commit),
     /// Asks for a `pong` with the same number.
     Ping(u64),
+    /// Asks about the running NVE.
+    Ask(Ask),
 }
 
 /// Messages from an appliance to the shim.
@@ -134,4 +141,6 @@ pub enum ToShim {
     Stats(Stats),
     /// Answers a `ping`.
     Pong(u64),
+    /// Answers a question, in parts.
+    Answer(Answer),
 }

@@ -228,6 +228,7 @@ impl State {
                     self.entry.ping(self.heard.duration_since(self.ping.sent));
                 }
                 ToShim::Pong(_) => {}
+                ToShim::Answer(_) => return Err(End::Protocol),
             }
         }
         Ok(())
