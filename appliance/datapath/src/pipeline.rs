@@ -197,6 +197,7 @@ impl Datapath {
         if let Some(key) = &key
             && let Some(path) = self.flows.find(key, self.epoch, now)
             && path.takes(&headers)
+            && self.touch(&path, &headers, now)
         {
             return self.follow_from_trunk(now, &vap, &path, &headers, frame, sink);
         }

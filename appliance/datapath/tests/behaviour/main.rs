@@ -1,6 +1,7 @@
 //! The datapath as its caller sees it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod connections;
 mod forwarding;
 mod hostile;
 mod qos;

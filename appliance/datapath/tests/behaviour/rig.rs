@@ -157,6 +157,8 @@ pub struct Outcome {
 pub struct Rig {
     pub datapath: Datapath,
     pub sink: Recorder,
+    /// When frames come in.
+    pub now: Nanos,
     /// Drops that the rig expects so far, compared after each frame.
     expected: Counters,
 }
@@ -184,6 +186,7 @@ impl Rig {
         let mut rig = Rig {
             datapath: Datapath::new(config, Tables::new(capacity)),
             sink: Recorder::default(),
+            now: Nanos(1),
             expected: Counters::default(),
         };
         rig.put(&[
@@ -269,7 +272,7 @@ impl Rig {
         let mut verdicts = [Verdict::Host];
         let before = *self.datapath.counters();
         self.datapath
-            .process(Nanos(1), side, &mut burst, &mut verdicts, &mut self.sink);
+            .process(self.now, side, &mut burst, &mut verdicts, &mut self.sink);
         let [frame] = burst;
         let [verdict] = verdicts;
         let mut sent = std::mem::take(&mut self.sink.sent);
