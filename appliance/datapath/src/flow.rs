@@ -7,14 +7,15 @@
 //! set. The hash is seeded, so that VMs cannot aim at a set.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use nve_protocol::inspect::Tuple;
 use nve_protocol::{Vlan, Vni};
 
 use crate::Nanos;
 use crate::connections::Handle;
 use crate::forward::Rewrite;
-use crate::packet::{Headers, Ip, L4};
+use crate::packet::{Headers, Ip, L4, protocol};
 use crate::tables::{MeterIndex, VtepIndex};
 
 /// Entries of a set.
@@ -80,6 +81,47 @@ impl FlowKey {
         ]))
     }
 
+    /// Where its packets come from.
+    pub(crate) fn origin(&self) -> Origin {
+        let [sender, receiver, ..] = self.0;
+        let port = receiver as u16;
+        let vni = Vni::new((sender >> 16) as u32);
+        match vni {
+            Some(vni) if sender & FROM_TUNNEL != 0 => Origin::Tunnel(vni, port.into()),
+            _ => Origin::Vap(port),
+        }
+    }
+
+    /// Addresses, protocol and ports; of ICMP, type and code.
+    pub(crate) fn tuple(&self) -> Tuple {
+        let [sender, _, ports, a, b, c, d] = self.0;
+        let (source, destination): (IpAddr, IpAddr) = match sender & IPV6 {
+            0 => (
+                Ipv4Addr::from_bits((a >> 32) as u32).into(),
+                Ipv4Addr::from_bits(a as u32).into(),
+            ),
+            _ => (ipv6(a, b), ipv6(c, d)),
+        };
+        let (source_port, destination_port) = match self.echo() {
+            Some(_) => ((ports >> 24) as u16, u16::from((ports >> 16) as u8)),
+            None => ((ports >> 16) as u16, ports as u16),
+        };
+        Tuple {
+            source,
+            destination,
+            protocol: sender as u8,
+            source_port,
+            destination_port,
+        }
+    }
+
+    /// Identifier of ICMP echoes.
+    pub(crate) fn echo(&self) -> Option<u16> {
+        let [sender, _, ports, ..] = self.0;
+        let icmp = matches!(sender as u8, protocol::ICMP | protocol::ICMPV6);
+        icmp.then_some(ports as u16)
+    }
+
     /// Folded products of pairs of words (as in wyhash), with a secret in each.
     fn hash(&self, seed: u64) -> u64 {
         let [a, b, c, d, e, f, g] = self.0;
@@ -95,6 +137,19 @@ impl FlowKey {
             g ^ seed.rotate_left(51) ^ 0x27d4_eb2f_1656_67c5,
         )
     }
+}
+
+/// Where the packets of a flow come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The VAP with that tag.
+    Vap(u16),
+    /// A network's tunnel, by the VTEP's slot.
+    Tunnel(Vni, usize),
+}
+
+fn ipv6(high: u64, low: u64) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
 }
 
 fn mac(mac: nve_protocol::Mac) -> u64 {
@@ -169,6 +224,22 @@ struct Entry {
     path: Path,
 }
 
+/// A good entry, to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cached<'c> {
+    pub(crate) key: &'c FlowKey,
+    pub(crate) path: &'c Path,
+    /// Milliseconds since the last packet, in steps of about one.
+    pub(crate) idle_ms: u32,
+}
+
+impl Cached<'_> {
+    /// Whether packets come from that VAP, or go to it.
+    pub(crate) fn concerns(&self, vlan: Vlan) -> bool {
+        self.key.origin() == Origin::Vap(vlan.get()) || self.path.exit == Exit::Vap(vlan)
+    }
+}
+
 /// The cache.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
@@ -196,6 +267,29 @@ impl FlowCache {
             sets,
             seed,
         }
+    }
+
+    /// How many sets of entries there are.
+    pub(crate) fn sets(&self) -> u32 {
+        u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The entries of one set that are good in this epoch.
+    pub(crate) fn in_set(
+        &self,
+        set: u32,
+        epoch: u32,
+        now: Nanos,
+    ) -> impl Iterator<Item = Cached<'_>> {
+        let entries = self.sets.get(set as usize).into_iter().flatten().flatten();
+        let good = entries.filter(move |entry| entry.epoch == epoch);
+        good.map(move |entry| Cached {
+            key: &entry.key,
+            path: &entry.path,
+            idle_ms: (u64::from(tick(now).wrapping_sub(entry.used)) << 20)
+                .div_euclid(1_000_000)
+                .min(u32::MAX.into()) as u32,
+        })
     }
 
     fn set(&mut self, key: &FlowKey) -> Option<&mut [Option<Entry>; WAYS]> {

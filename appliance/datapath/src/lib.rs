@@ -19,6 +19,7 @@ mod fragment;
 pub mod frame;
 pub mod groups;
 pub mod icmp;
+pub mod inspect;
 pub mod meter;
 pub mod packet;
 mod pipeline;
@@ -33,6 +34,7 @@ mod trunk;
 mod underlay;
 mod uplink;
 pub mod wire;
+mod witness;
 
 pub use counters::Counters;
 pub use frame::{Frame, HEADROOM, PartialChecksum};

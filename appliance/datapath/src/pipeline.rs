@@ -11,6 +11,7 @@ mod from_tunnel;
 
 use alloc::vec::Vec;
 
+use nve_protocol::inspect::{Responder, Step};
 use nve_protocol::{Direction, DropReason, PortId, Vap, Vlan};
 
 use crate::connections;
@@ -18,6 +19,7 @@ use crate::counters::Counters;
 use crate::flow::{Exit, FlowCache, FlowKey, Path};
 use crate::forward::{self, Forward, Receivers, Refusal};
 use crate::frame::Frame;
+use crate::inspect::{Capture, DropLog, Tap, steps};
 use crate::meter::Meter;
 use crate::packet::{Headers, Ip};
 use crate::replicate;
@@ -28,6 +30,7 @@ use crate::tables::Tables;
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
 use crate::wire::ethernet;
+use crate::witness::{Entrance, Incoming, Live, Witness};
 use crate::{BURST, Nanos, Side, Sink, Verdict};
 use crate::{checksum, dscp, fragment, icmp, rewrite, spoof};
 
@@ -66,8 +69,12 @@ pub struct Datapath {
     pub(crate) tables: Tables,
     pub(crate) underlay: Underlay,
     pub(crate) counters: Counters,
-    flows: FlowCache,
-    security: Security,
+    pub(crate) flows: FlowCache,
+    pub(crate) security: Security,
+    /// The newest drops.
+    pub(crate) drops: DropLog,
+    /// What is copied for somebody to see.
+    pub(crate) capture: Option<Capture>,
     /// The port of each VAP, by tag, whose connections are tracked.
     ports: Vec<Option<PortId>>,
     /// Limits ICMP errors.
@@ -75,7 +82,7 @@ pub struct Datapath {
     /// Whose turn it is to hear its routers.
     rounds: Rounds,
     /// Counts changes of the tables; verdicts of another epoch are stale.
-    epoch: u32,
+    pub(crate) epoch: u32,
 }
 
 impl Datapath {
@@ -89,6 +96,8 @@ impl Datapath {
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
             security: Security::new(&config.connections),
+            drops: DropLog::new(),
+            capture: None,
             ports: alloc::vec![None; usize::from(Vlan::MAX) + 1],
             errors: icmp::limiter(),
             rounds: Rounds::default(),
@@ -143,18 +152,26 @@ impl Datapath {
     /// too.
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
         self.security.age(now, AGED_PER_TICK);
-        let mut reply = Reply::new();
-        while let Some(vlan) = self.rounds.next(&self.tables, now, &mut reply) {
-            if let Err(reason) = replicate::emit_untagged(reply.bytes(), vlan, sink) {
-                self.counters.count_drop(reason);
-            }
-        }
+        let mut capture = self.capture.take().filter(|capture| capture.is_wanted(now));
+        self.advertise(now, &mut Tap::new(sink, capture.as_mut(), now));
+        self.capture = capture;
         self.underlay.tick(now, sink).min(self.rounds.due())
     }
 
+    /// Sends the router advertisements that are due.
+    fn advertise(&mut self, now: Nanos, sink: &mut impl Sink) {
+        let mut reply = Reply::new();
+        while let Some(vlan) = self.rounds.next(&self.tables, now, &mut reply) {
+            if let Err(reason) = replicate::emit_untagged(reply.bytes(), vlan, sink) {
+                self.count_drop(now, reason);
+            }
+        }
+    }
+
     /// Counts a frame that the caller could not send.
-    pub fn count_drop(&mut self, reason: DropReason) {
+    pub fn count_drop(&mut self, now: Nanos, reason: DropReason) {
         self.counters.count_drop(reason);
+        self.drops.push(steps::unread(now, reason));
     }
 
     /// Processes up to [`BURST`] frames that came in on `ingress`. Afterwards
@@ -169,69 +186,145 @@ impl Datapath {
         sink: &mut impl Sink,
     ) {
         self.security.age(now, AGED_PER_BURST);
-        for (frame, verdict) in burst.iter_mut().zip(verdicts).take(BURST) {
-            let result = match ingress {
-                Side::Trunk => self.process_trunk(now, frame, sink),
-                Side::Uplink => self.process_uplink(now, frame, sink),
-            };
-            *verdict = result.unwrap_or_else(|reason| {
-                self.counters.count_drop(reason);
-                Verdict::Drop(reason)
-            });
+        let burst = burst.iter_mut().zip(verdicts).take(BURST);
+        if self.capture.is_some() {
+            return self.process_captured(now, ingress, burst, sink);
         }
+        let mut witness = Live::new(sink);
+        for (frame, verdict) in burst {
+            *verdict = self.process_one(now, ingress, frame, &mut witness);
+        }
+    }
+
+    /// The same, with copies of what passes the captured VAP.
+    #[cold]
+    fn process_captured<'a, 'b: 'a>(
+        &mut self,
+        now: Nanos,
+        ingress: Side,
+        burst: impl Iterator<Item = (&'a mut Frame<'b>, &'a mut Verdict)>,
+        sink: &mut impl Sink,
+    ) {
+        let mut capture = self.capture.take();
+        for (frame, verdict) in burst {
+            let mut tap = Tap::new(sink, capture.as_mut(), now);
+            if ingress == Side::Trunk {
+                tap.copy(Direction::Egress, &[frame.bytes()]);
+            }
+            *verdict = self.process_one(now, ingress, frame, &mut Live::new(&mut tap));
+            if *verdict == Verdict::Send(Side::Trunk) {
+                tap.copy(Direction::Ingress, &[frame.bytes()]);
+            }
+        }
+        self.capture = capture;
+    }
+
+    #[inline]
+    pub(crate) fn process_one(
+        &mut self,
+        now: Nanos,
+        ingress: Side,
+        frame: &mut Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Verdict {
+        let outcome = match ingress {
+            Side::Trunk => self.process_trunk(now, frame, witness),
+            Side::Uplink => self.process_uplink(now, frame, witness),
+        };
+        outcome.unwrap_or_else(|reason| {
+            if !witness.is_tracing() {
+                self.count_drop(now, reason);
+            }
+            witness.note(|| steps::dropped(reason));
+            Verdict::Drop(reason)
+        })
     }
 }
 
 /// From the trunk.
 impl Datapath {
-    fn process_trunk(
+    /// The error is of a frame whose sender is not known.
+    pub(crate) fn process_trunk(
         &mut self,
         now: Nanos,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         checksum::check_partial(frame, trunk::TAGGED_HEADER)?;
         let vap = *trunk::sender(&self.tables, frame.bytes())?;
-        let headers = Headers::parse(frame.bytes())?;
-        let key = FlowKey::of_vap(vap.vlan, &headers);
+        witness.note(|| Step::From(steps::via_vap(&vap)));
+        let from = Entrance::Vap(&vap);
+        let headers = match Headers::parse(frame.bytes()) {
+            Ok(headers) => headers,
+            Err(reason) => return Ok(self.lose(now, from, None, reason, witness)),
+        };
+        let incoming = Incoming {
+            now,
+            from,
+            headers: &headers,
+        };
+        let outcome = self.forward_from_vap(&incoming, &vap, frame, witness);
+        Ok(outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness)))
+    }
+
+    #[inline]
+    fn forward_from_vap(
+        &mut self,
+        incoming: &Incoming<'_>,
+        vap: &Vap,
+        frame: &mut Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Result<Verdict, DropReason> {
+        let (now, headers) = (incoming.now, incoming.headers);
+        let key = FlowKey::of_vap(vap.vlan, headers);
         if let Some(key) = &key
+            && !witness.is_tracing()
             && let Some(path) = self.flows.find(key, self.epoch, now)
-            && path.takes(&headers)
-            && self.touch(&path, &headers, now)
+            && path.takes(headers)
+            && self.touch(&path, headers, now)
         {
-            return self.follow_from_trunk(now, &vap, &path, &headers, frame, sink);
+            return self.follow_from_trunk(incoming, vap, &path, frame, witness);
         }
-        self.first_from_trunk(now, &vap, &headers, key, frame, sink)
+        self.first_from_trunk(incoming, vap, key, frame, witness)
     }
 
     /// Every stage, for the first packet of a flow and for all that has none.
     fn first_from_trunk(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
-        headers: &Headers,
         key: Option<FlowKey>,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
+        let headers = incoming.headers;
         trunk::check(headers)?;
-        spoof::check(&self.tables, vap, headers, frame.bytes())?;
-        if self.respond(vap, headers, frame, sink)? {
+        let source = spoof::source(&self.tables, vap, headers, frame.bytes())?;
+        witness.note(|| Step::Source(steps::source(&source)));
+        if self.respond(vap, headers, frame, witness)? {
             return Ok(Verdict::Done);
         }
-        let sent = self.admit(now, vap, Direction::Egress, headers, frame)?;
+        let sent = self.admit(incoming, vap, Direction::Egress, frame, witness)?;
+        let gateway = forward::gateway_of(&self.tables, vap.vni, headers.destination);
+        if let Some(gateway) = gateway {
+            witness.note(|| steps::router(gateway));
+        }
         let forward = match forward::decide(&self.tables, vap, headers) {
             Ok(forward) => forward,
-            Err(refusal) => return self.refuse(now, vap, refusal, headers, frame, sink),
+            Err(refusal) => return self.refuse(incoming, vap, refusal, frame, witness),
         };
+        if let Some(routed) = &forward.routed {
+            witness.note(|| steps::route(routed));
+        }
+        witness.note(|| steps::receiver(&self.tables, &forward, headers));
         let exit = match forward.receivers {
             Receivers::Vap(vlan) => Exit::Vap(vlan),
             Receivers::Vtep(vtep) => Exit::Tunnel(vtep),
             Receivers::All | Receivers::Unknown => {
-                return self.replicate_from_trunk(now, vap, headers, &forward, frame, sink);
+                return self.replicate_from_trunk(incoming, vap, &forward, frame, witness);
             }
         };
-        let got = self.admit_at(now, exit, headers, frame)?;
+        let got = self.admit_at(incoming, exit, frame, witness)?;
         let path = Path {
             vni: forward.vni,
             exit,
@@ -244,10 +337,11 @@ impl Datapath {
         if let Some(key) = key
             && sent.lasting
             && got.lasting
+            && !witness.is_tracing()
         {
-            self.flows.insert(key, path, self.epoch, now);
+            self.flows.insert(key, path, self.epoch, incoming.now);
         }
-        self.follow_from_trunk(now, vap, &path, headers, frame, sink)
+        self.follow_from_trunk(incoming, vap, &path, frame, witness)
     }
 
     /// Answers what the NVE answers by itself; whether the frame is done with.
@@ -256,7 +350,7 @@ impl Datapath {
         vap: &Vap,
         headers: &Headers,
         frame: &Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<bool, DropReason> {
         let request = Request {
             tables: &self.tables,
@@ -265,26 +359,32 @@ impl Datapath {
             frame: frame.bytes(),
         };
         let mut reply = Reply::new();
-        match respond::answer(&request, &mut reply)? {
-            Answer::Pass => return Ok(false),
-            Answer::Consumed => {}
-            Answer::Reply => {
-                self.counters.answers += 1;
-                replicate::emit_untagged(reply.bytes(), vap.vlan, sink)?;
-            }
+        let answer = respond::answer(&request, &mut reply)?;
+        if answer == Answer::Pass {
+            return Ok(false);
+        }
+        witness.note(|| Step::Responder(steps::responder(headers)));
+        if answer == Answer::Reply {
+            self.count_answer(witness);
+            replicate::emit_untagged(reply.bytes(), vap.vlan, witness)?;
         }
         Ok(true)
+    }
+
+    fn count_answer(&mut self, witness: &impl Witness) {
+        if !witness.is_tracing() {
+            self.counters.answers += 1;
+        }
     }
 
     /// Does with a packet what a router does that cannot forward it.
     fn refuse(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
         refusal: Refusal,
-        headers: &Headers,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         let error = match refusal {
             Refusal::Silent(reason) => return Err(reason),
@@ -293,27 +393,28 @@ impl Datapath {
             Refusal::NoNeighbor => icmp::Error::NoNeighbor,
             Refusal::Gateway => {
                 checksum::complete(frame)?;
-                if respond::echo::turn(frame.bytes_mut(), headers).is_ok() {
-                    self.counters.answers += 1;
+                if respond::echo::turn(frame.bytes_mut(), incoming.headers).is_ok() {
+                    self.count_answer(witness);
+                    witness.note(|| Step::Responder(Responder::Echo));
                     return Ok(Verdict::Send(Side::Trunk));
                 }
-                respond::unserved(headers)
+                respond::unserved(incoming.headers)
             }
         };
-        self.explain(now, vap, error, headers, frame, sink);
+        self.explain(incoming, vap, error, frame, witness);
         Err(refusal.reason())
     }
 
     /// Tells the sender why its packet was dropped, within the limit for that.
     fn explain(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
         error: icmp::Error,
-        headers: &Headers,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) {
+        let headers = incoming.headers;
         let gateway = forward::gateway_of(&self.tables, vap.vni, headers.destination);
         let Some(gateway) = gateway else { return };
         // The packet is quoted as its sender meant it.
@@ -322,46 +423,58 @@ impl Datapath {
         }
         let mut reply = Reply::new();
         if icmp::error(error, headers, frame.bytes(), gateway, &mut reply)
-            && self.errors.admit(now, 0)
+            && self.may_explain(incoming.now, witness)
         {
-            let sent = replicate::emit_untagged(reply.bytes(), vap.vlan, sink);
-            self.count(sent);
+            witness.note(|| Step::Responder(Responder::Icmp));
+            let sent = replicate::emit_untagged(reply.bytes(), vap.vlan, witness);
+            self.count(incoming, sent, witness);
+        }
+    }
+
+    /// Whether the limit for ICMP errors has room for one.
+    fn may_explain(&mut self, now: Nanos, witness: &impl Witness) -> bool {
+        match witness.is_tracing() {
+            true => { self.errors }.admit(now, 0),
+            false => self.errors.admit(now, 0),
         }
     }
 
     /// Does with a tagged frame what its flow's verdict says.
     fn follow_from_trunk(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
         path: &Path,
-        headers: &Headers,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
+        let headers = incoming.headers;
         let mut mtu = None;
         if let (Some((_, limit)), Some(ip)) = (&path.rewrite, &headers.ip)
             && forward::is_too_big(ip, *limit)
         {
             if !fragment::is_allowed(frame.bytes(), ip) {
                 let error = icmp::Error::TooBig { mtu: *limit };
-                self.explain(now, vap, error, headers, frame, sink);
+                self.explain(incoming, vap, error, frame, witness);
                 return Err(DropReason::TooBig);
             }
             mtu = Some(*limit);
         }
         let length = frame.len() - ethernet::TAG;
-        self.admit_rate(now, path.egress, length)?;
-        self.admit_rate(now, path.ingress, length)?;
+        self.admit_rate(incoming.now, path.egress, length, witness)?;
+        self.admit_rate(incoming.now, path.ingress, length, witness)?;
         if let Some(ip) = &headers.ip {
             if let Some(mark) = path.dscp {
                 dscp::mark(frame.bytes_mut(), ip.header, mark);
+                witness.note(|| Step::Mark { dscp: mark });
             }
             if let Some((addresses, _)) = &path.rewrite {
                 rewrite::route(frame, ip, addresses);
+                witness.note(|| steps::rewrite(addresses));
             }
             if let Some(mtu) = mtu {
-                return self.send_in_pieces(path, ip, mtu, frame, sink);
+                witness.note(|| Step::Fragment { mtu });
+                return self.send_in_pieces(incoming, path, ip, mtu, frame, witness);
             }
         }
         match path.exit {
@@ -377,11 +490,12 @@ impl Datapath {
     /// Sends a tagged frame's IPv4 packet in fragments.
     fn send_in_pieces(
         &mut self,
+        incoming: &Incoming<'_>,
         path: &Path,
         ip: &Ip,
         mtu: u16,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         checksum::complete(frame)?;
         let bytes = frame.bytes();
@@ -394,14 +508,14 @@ impl Datapath {
                     let tag = trunk::tag_bytes(vlan);
                     let parts = [addresses, &tag, &ethertype, header, payload];
                     let fits = self.check_trunk_mtu(length);
-                    fits.and_then(|()| replicate::emit(sink, &parts))
+                    fits.and_then(|()| replicate::emit(witness, &parts))
                 }
                 Exit::Tunnel(vtep) => {
                     let inner = [addresses, &ethertype, header, payload];
-                    self.emit_tunnelled(inner, path.vni, vtep, path.dscp, sink)
+                    self.emit_tunnelled(inner, path.vni, vtep, path.dscp, witness)
                 }
             };
-            self.count(sent);
+            self.count(incoming, sent, witness);
         })?;
         Ok(Verdict::Done)
     }
@@ -420,13 +534,13 @@ impl Datapath {
     /// and VTEPs. Copies to VAPs go first, while the frame has its tag.
     fn replicate_from_trunk(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
-        headers: &Headers,
         forward: &Forward,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
+        let headers = incoming.headers;
         checksum::complete(frame)?;
         let mut group = replicate::Receivers::new(forward, headers.destination, Some(vap.vlan));
         let mark = self.tables.qos(vap.vlan).and_then(|qos| qos.dscp);
@@ -436,25 +550,18 @@ impl Datapath {
             return Err(DropReason::TooBig);
         }
         let meter = self.tables.meter(vap.vlan, Direction::Egress);
-        self.admit_rate(now, meter, frame.len() - ethernet::TAG)?;
+        self.admit_rate(incoming.now, meter, frame.len() - ethernet::TAG, witness)?;
         if let Some(ip) = &headers.ip {
             if let Some(mark) = mark {
                 dscp::mark(frame.bytes_mut(), ip.header, mark);
+                witness.note(|| Step::Mark { dscp: mark });
             }
             if let Some(routed) = &forward.routed {
                 rewrite::route(frame, ip, &routed.rewrite);
+                witness.note(|| steps::rewrite(&routed.rewrite));
             }
         }
-        let mut last = None;
-        while let Some(vlan) = group.next_vap(&self.tables) {
-            let admitted = self.admit_copy(now, vlan, headers, frame, frame.len() - ethernet::TAG);
-            if self.count(admitted)
-                && let Some(earlier) = last.replace(vlan)
-            {
-                let sent = replicate::emit_tagged(frame.bytes(), earlier, sink);
-                self.count(sent);
-            }
-        }
+        let last = self.copy_to_vaps(incoming, &mut group, frame, witness);
         let Some(mut vtep) = group.next_vtep(&self.tables) else {
             return match last {
                 Some(vlan) => self.switch(frame, vlan),
@@ -463,15 +570,38 @@ impl Datapath {
             };
         };
         if let Some(vlan) = last {
-            let sent = replicate::emit_tagged(frame.bytes(), vlan, sink);
-            self.count(sent);
+            let sent = replicate::emit_tagged(frame.bytes(), vlan, witness);
+            self.count(incoming, sent, witness);
         }
         trunk::untag(frame)?;
         while let Some(next) = group.next_vtep(&self.tables) {
-            let sent = self.emit_tunnelled([frame.bytes()], forward.vni, vtep, mark, sink);
-            self.count(sent);
+            let sent = self.emit_tunnelled([frame.bytes()], forward.vni, vtep, mark, witness);
+            self.count(incoming, sent, witness);
             vtep = next;
         }
         self.encapsulate(frame, forward.vni, vtep, mark)
+    }
+
+    /// Copies a tagged frame to all VAPs of a group that may have it but the last,
+    /// which is returned: it can have the frame itself.
+    fn copy_to_vaps(
+        &mut self,
+        incoming: &Incoming<'_>,
+        group: &mut replicate::Receivers,
+        frame: &Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Option<Vlan> {
+        let mut last: Option<Vlan> = None;
+        let length = frame.len() - ethernet::TAG;
+        while let Some(vlan) = group.next_vap(&self.tables) {
+            let admitted = self.admit_copy(incoming, vlan, frame, length, witness);
+            if self.count(incoming, admitted, witness)
+                && let Some(earlier) = last.replace(vlan)
+            {
+                let sent = replicate::emit_tagged(frame.bytes(), earlier, witness);
+                self.count(incoming, sent, witness);
+            }
+        }
+        last
     }
 }

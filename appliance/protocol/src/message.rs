@@ -124,10 +124,6 @@ pub enum ToNve {
 }
 
 /// Messages from an appliance to the shim.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on the stack; boxing needs a heap"
-)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToShim {

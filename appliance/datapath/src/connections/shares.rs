@@ -25,6 +25,29 @@ impl Connections {
         }
     }
 
+    /// Whether [`Self::room_for`] would make room; nothing changes.
+    pub(crate) fn has_room(&self, vlan: u16, now: Nanos) -> bool {
+        let Some(share) = self.shares.get(usize::from(vlan)) else {
+            return false;
+        };
+        let most = || self.shares.iter().map(|share| share.count).max();
+        let fits = || self.count < self.capacity || most().is_some_and(|most| share.count < most);
+        (share.count < self.per_vap && fits()) || self.has_worthless(share.oldest, now)
+    }
+
+    /// Whether one of the connections from `slot` on, as far as they are looked at,
+    /// may go for one of the same VAP.
+    fn has_worthless(&self, slot: u32, now: Nanos) -> bool {
+        let mut slot = slot;
+        let oldest = core::iter::from_fn(|| {
+            let entry = self.entry(slot)?;
+            slot = self.cold.get(slot as usize)?.newer;
+            Some(entry)
+        });
+        let mut looked_at = oldest.take(LOOK);
+        looked_at.any(|entry| self.is_expired(entry, now) || entry.state.worth() == 0)
+    }
+
     /// Removes one of the VAP's oldest connections: one that has expired, or else
     /// that of least worth, if that is at most `worth`.
     fn reclaim(&mut self, vlan: u16, now: Nanos, worth: u8) -> Option<()> {

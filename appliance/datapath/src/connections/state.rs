@@ -4,6 +4,8 @@
 //! sees only some of the packets would be wrong about windows. What a forged flag
 //! can do is to shorten the time that an idle connection is kept.
 
+use nve_protocol::inspect::ConnectionState;
+
 use crate::packet::protocol;
 
 /// FIN in the flags of TCP (RFC 9293, section 3.1).
@@ -29,6 +31,12 @@ macro_rules! states {
         impl State {
             /// Every state.
             pub const ALL: &'static [State] = &[$(State::$state),+];
+        }
+
+        impl From<State> for ConnectionState {
+            fn from(state: State) -> ConnectionState {
+                match state { $(State::$state => ConnectionState::$state),+ }
+            }
         }
 
         /// How long a connection may be idle in each state, in seconds.

@@ -1,15 +1,18 @@
 //! Into tunnels, and within limits: what the stages of both sides share.
 
+use nve_protocol::inspect::{Admitted, Dropped, Step};
 use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
 
 use super::{Datapath, UNCHECKED};
 use crate::flow::{Exit, Path};
 use crate::frame::Frame;
+use crate::inspect::steps;
 use crate::packet::{Headers, Ip};
 use crate::security::{Admission, Packet};
 use crate::tables::{MeterIndex, VtepIndex};
 use crate::trunk;
 use crate::wire::{ethernet, vxlan};
+use crate::witness::{Entrance, Incoming, Witness};
 use crate::{Nanos, Side, Sink, Verdict};
 
 impl Datapath {
@@ -76,53 +79,103 @@ impl Datapath {
         now: Nanos,
         meter: Option<MeterIndex>,
         length: usize,
+        witness: &mut impl Witness,
     ) -> Result<(), DropReason> {
         let Some(meter) = meter else { return Ok(()) };
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-        match self.tables.admit(meter, now, bytes) {
-            true => Ok(()),
-            false => Err(DropReason::RateLimit),
+        witness.note(|| steps::meter(&self.tables, meter));
+        let admitted = match witness.is_tracing() {
+            true => self.tables.would_admit(meter, now, bytes),
+            false => self.tables.admit(meter, now, bytes),
+        };
+        if admitted {
+            return Ok(());
         }
+        witness.blame(|| {
+            let (vlan, direction, _) = self.tables.metered(meter)?;
+            steps::blame(&self.tables, vlan, direction, None)
+        });
+        Err(DropReason::RateLimit)
     }
 
     /// Asks a VAP's security groups about a frame. What is not IP passes, and so
     /// does all without port security.
     pub(super) fn admit(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vap: &Vap,
         direction: Direction,
-        headers: &Headers,
         frame: &Frame<'_>,
+        witness: &mut impl Witness,
     ) -> Result<Admission, DropReason> {
-        match &headers.ip {
-            Some(ip) if vap.port_security => {
-                let packet = Packet {
-                    vlan: vap.vlan,
-                    direction,
-                    ip,
-                    frame: frame.bytes(),
-                };
-                let groups = self.tables.groups();
-                self.security.admit(groups, &packet, now, self.epoch)
+        let ip = match &incoming.headers.ip {
+            Some(ip) if vap.port_security => ip,
+            _ => {
+                witness.note(|| steps::unchecked(vap, direction));
+                return Ok(UNCHECKED);
             }
-            _ => Ok(UNCHECKED),
+        };
+        let packet = Packet {
+            vlan: vap.vlan,
+            direction,
+            ip,
+            frame: frame.bytes(),
+        };
+        let (now, epoch) = (incoming.now, self.epoch);
+        let admission = match witness.is_tracing() {
+            true => self.judge(&packet, now, witness),
+            false => {
+                let groups = self.tables.groups();
+                self.security.admit(groups, &packet, now, epoch)
+            }
+        };
+        if admission.is_err() {
+            witness.blame(|| {
+                let rule = self.security.former_rule(&packet, now);
+                steps::blame(&self.tables, vap.vlan, direction, rule)
+            });
         }
+        admission
+    }
+
+    /// The same, and nothing changes by it.
+    fn judge(
+        &self,
+        packet: &Packet<'_>,
+        now: Nanos,
+        witness: &mut impl Witness,
+    ) -> Result<Admission, DropReason> {
+        let groups = self.tables.groups();
+        let judgement = self.security.judge(groups, packet, now, self.epoch)?;
+        witness.note(|| {
+            Step::Admitted(Admitted {
+                vlan: packet.vlan,
+                direction: packet.direction,
+                checked: true,
+                rule: judgement.rule,
+                connection: judgement.connection.map(|known| known.state.into()),
+            })
+        });
+        Ok(Admission {
+            connection: None,
+            rule: judgement.rule,
+            lasting: false,
+        })
     }
 
     /// Asks the security groups of the VAP that a frame leaves by, if it is one.
     pub(super) fn admit_at(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         exit: Exit,
-        headers: &Headers,
         frame: &Frame<'_>,
+        witness: &mut impl Witness,
     ) -> Result<Admission, DropReason> {
         let Exit::Vap(vlan) = exit else {
             return Ok(UNCHECKED);
         };
         match self.tables.vap(vlan.get()).copied() {
-            Some(vap) => self.admit(now, &vap, Direction::Ingress, headers, frame),
+            Some(vap) => self.admit(incoming, &vap, Direction::Ingress, frame, witness),
             None => Err(DropReason::UnknownVlan),
         }
     }
@@ -130,15 +183,15 @@ impl Datapath {
     /// Whether a VAP may get a copy; `length` is the frame's without tag.
     pub(super) fn admit_copy(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         vlan: Vlan,
-        headers: &Headers,
         frame: &Frame<'_>,
         length: usize,
+        witness: &mut impl Witness,
     ) -> Result<(), DropReason> {
-        self.admit_at(now, Exit::Vap(vlan), headers, frame)?;
+        self.admit_at(incoming, Exit::Vap(vlan), frame, witness)?;
         let meter = self.tables.meter(vlan, Direction::Ingress);
-        self.admit_rate(now, meter, length)?;
+        self.admit_rate(incoming.now, meter, length, witness)?;
         self.check_trunk_mtu(length)
     }
 
@@ -158,11 +211,45 @@ impl Datapath {
     }
 
     /// Counts the drop of a copy; false if it was one.
-    pub(super) fn count(&mut self, result: Result<(), DropReason>) -> bool {
+    pub(super) fn count(
+        &mut self,
+        incoming: &Incoming<'_>,
+        result: Result<(), DropReason>,
+        witness: &mut impl Witness,
+    ) -> bool {
         if let Err(reason) = result {
-            self.counters.count_drop(reason);
+            let (now, from, headers) = (incoming.now, incoming.from, incoming.headers);
+            self.lose(now, from, Some(headers), reason, witness);
         }
         result.is_ok()
+    }
+
+    /// Counts a drop and remembers it.
+    #[cold]
+    pub(super) fn lose(
+        &mut self,
+        now: Nanos,
+        from: Entrance<'_>,
+        headers: Option<&Headers>,
+        reason: DropReason,
+        witness: &mut impl Witness,
+    ) -> Verdict {
+        let blame = witness.take_blame();
+        match witness.is_tracing() {
+            true => witness.note(|| Step::Drop { reason, blame }),
+            false => {
+                self.counters.count_drop(reason);
+                self.drops.push(Dropped {
+                    number: 0,
+                    at_ms: now.0 / 1_000_000,
+                    reason,
+                    from: steps::via(&self.tables, from),
+                    blame,
+                    packet: headers.map(steps::packet),
+                });
+            }
+        }
+        Verdict::Drop(reason)
     }
 
     /// `length` is that of the frame without its tag.

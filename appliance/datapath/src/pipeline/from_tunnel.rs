@@ -1,5 +1,6 @@
 //! Frames from the uplink: out of a tunnel to VAPs, or for the NVE itself.
 
+use nve_protocol::inspect::Step;
 use nve_protocol::{DropReason, Vlan, Vni};
 
 use super::Datapath;
@@ -7,19 +8,22 @@ use crate::checksum;
 use crate::flow::{Exit, FlowKey, Path};
 use crate::forward::{Forward, Receivers};
 use crate::frame::Frame;
+use crate::inspect::steps;
 use crate::packet::Headers;
 use crate::replicate;
 use crate::tables::VtepIndex;
 use crate::trunk;
 use crate::uplink;
-use crate::{Nanos, Side, Sink, Verdict};
+use crate::witness::{Entrance, Incoming, Witness};
+use crate::{Nanos, Side, Verdict};
 
 impl Datapath {
+    /// The error is of a frame that is out of no known tunnel.
     pub(super) fn process_uplink(
         &mut self,
         now: Nanos,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         checksum::complete(frame)?;
         match uplink::classify(self.underlay.uplink(), frame.bytes())? {
@@ -36,88 +40,113 @@ impl Datapath {
             } => {
                 let vtep = uplink::sender(&self.tables, vni, source)?;
                 uplink::decapsulate(frame, inner, end)?;
-                self.process_tunnelled(now, vni, vtep, frame, sink)
+                Ok(self.process_tunnelled(now, vni, vtep, frame, witness))
             }
         }
     }
 
     /// A frame that came out of a tunnel.
-    pub(super) fn process_tunnelled(
+    pub(crate) fn process_tunnelled(
         &mut self,
         now: Nanos,
         vni: Vni,
         vtep: VtepIndex,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
+    ) -> Verdict {
+        let from = Entrance::Tunnel(vni, vtep);
+        if let Some(via) = steps::via(&self.tables, from) {
+            witness.note(|| Step::From(via));
+        }
+        let headers = match Headers::parse(frame.bytes()) {
+            Ok(headers) => headers,
+            Err(reason) => return self.lose(now, from, None, reason, witness),
+        };
+        let incoming = Incoming {
+            now,
+            from,
+            headers: &headers,
+        };
+        let outcome = self.forward_from_tunnel(&incoming, vni, vtep, frame, witness);
+        outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness))
+    }
+
+    #[inline]
+    fn forward_from_tunnel(
+        &mut self,
+        incoming: &Incoming<'_>,
+        vni: Vni,
+        vtep: VtepIndex,
+        frame: &mut Frame<'_>,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
-        let headers = Headers::parse(frame.bytes())?;
-        uplink::check(&headers)?;
-        let key = FlowKey::of_tunnel(vni, vtep, &headers);
+        let (now, headers) = (incoming.now, incoming.headers);
+        uplink::check(headers)?;
+        let key = FlowKey::of_tunnel(vni, vtep, headers);
         if let Some(key) = &key
+            && !witness.is_tracing()
             && let Some(path) = self.flows.find(key, self.epoch, now)
-            && self.touch(&path, &headers, now)
+            && self.touch(&path, headers, now)
             && let Exit::Vap(vlan) = path.exit
         {
-            self.admit_rate(now, path.ingress, frame.len())?;
+            self.admit_rate(now, path.ingress, frame.len(), witness)?;
             return self.deliver(frame, vlan);
         }
-        match uplink::resolve(&self.tables, vni, headers.destination) {
-            Receivers::Vap(vlan) => {
-                let exit = Exit::Vap(vlan);
-                let got = self.admit_at(now, exit, &headers, frame)?;
-                let path = Path {
-                    vni,
-                    exit,
-                    rewrite: None,
-                    connections: [None, got.connection],
-                    egress: None,
-                    ingress: self.ingress_meter(exit),
-                    dscp: None,
-                };
-                if let Some(key) = key
-                    && got.lasting
-                {
-                    self.flows.insert(key, path, self.epoch, now);
-                }
-                self.admit_rate(now, path.ingress, frame.len())?;
-                self.deliver(frame, vlan)
-            }
-            receivers => {
-                let forward = Forward {
-                    vni,
-                    receivers,
-                    routed: None,
-                };
-                let group = replicate::Receivers::new(&forward, headers.destination, None);
-                self.replicate_to_vaps(now, group, &headers, frame, sink)
-            }
+        let receivers = uplink::resolve(&self.tables, vni, headers.destination);
+        let forward = Forward {
+            vni,
+            receivers,
+            routed: None,
+        };
+        witness.note(|| steps::receiver(&self.tables, &forward, headers));
+        let Receivers::Vap(vlan) = receivers else {
+            let group = replicate::Receivers::new(&forward, headers.destination, None);
+            return self.replicate_to_vaps(incoming, group, frame, witness);
+        };
+        let exit = Exit::Vap(vlan);
+        let got = self.admit_at(incoming, exit, frame, witness)?;
+        let path = Path {
+            vni,
+            exit,
+            rewrite: None,
+            connections: [None, got.connection],
+            egress: None,
+            ingress: self.ingress_meter(exit),
+            dscp: None,
+        };
+        if let Some(key) = key
+            && got.lasting
+            && !witness.is_tracing()
+        {
+            self.flows.insert(key, path, self.epoch, now);
         }
+        self.admit_rate(now, path.ingress, frame.len(), witness)?;
+        self.deliver(frame, vlan)
     }
 
     /// Sends an untagged frame to a VAP.
-    pub(super) fn deliver(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
+    fn deliver(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
         self.check_trunk_mtu(frame.len())?;
         trunk::tag(frame, vlan)?;
         Ok(Verdict::Send(Side::Trunk))
     }
 
     /// Gives an untagged frame, out of a tunnel, to VAPs of its network.
-    pub(super) fn replicate_to_vaps(
+    fn replicate_to_vaps(
         &mut self,
-        now: Nanos,
+        incoming: &Incoming<'_>,
         mut group: replicate::Receivers,
-        headers: &Headers,
         frame: &mut Frame<'_>,
-        sink: &mut impl Sink,
+        witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         let mut last = None;
         while let Some(vlan) = group.next_vap(&self.tables) {
-            let admitted = self.admit_copy(now, vlan, headers, frame, frame.len());
-            if self.count(admitted)
+            let admitted = self.admit_copy(incoming, vlan, frame, frame.len(), witness);
+            if self.count(incoming, admitted, witness)
                 && let Some(earlier) = last.replace(vlan)
             {
-                let sent = replicate::emit_untagged(frame.bytes(), earlier, sink);
-                self.count(sent);
+                let sent = replicate::emit_untagged(frame.bytes(), earlier, witness);
+                self.count(incoming, sent, witness);
             }
         }
         match last {

@@ -146,8 +146,7 @@ impl Security {
         Ok(admission)
     }
 
-    /// Whether a packet would pass, and why. Changes nothing, and so does not tell
-    /// whether there is room for a connection.
+    /// Whether a packet would pass, and why. Changes nothing.
     pub fn judge(
         &self,
         groups: &Groups,
@@ -160,6 +159,11 @@ impl Security {
             Decision::Known { slot, rule } | Decision::Related { slot, rule } => {
                 (Some(slot), Some(rule))
             }
+            Decision::Open { over: None, .. }
+                if !self.connections.has_room(packet.vlan.get(), now) =>
+            {
+                return Err(DropReason::ConnectionLimit);
+            }
             Decision::Open { rule, .. } | Decision::Alone { rule, .. } => (None, Some(rule)),
             Decision::Cut { .. } => return Err(DropReason::SecurityGroup),
             Decision::Deny(reason) => return Err(reason),
@@ -168,6 +172,22 @@ impl Security {
             connection: slot.and_then(|slot| self.connections.export(slot, now)),
             rule,
         })
+    }
+
+    /// The rule that allowed the connection of a packet, when it still was allowed.
+    pub fn former_rule(&self, packet: &Packet<'_>, now: Nanos) -> Option<RuleId> {
+        let slot = self.connections.find(&packet.key()?)?;
+        let entry = self.connections.entry(slot)?;
+        match self.connections.is_expired(entry, now) {
+            true => None,
+            false => self.connections.rule(slot),
+        }
+    }
+
+    /// The connection of a handle that is still good.
+    pub fn connection(&self, handle: Handle, now: Nanos) -> Option<Connection> {
+        let slot = self.connections.slot(handle)?;
+        self.connections.export(slot, now)
     }
 
     /// Follows one more packet of a connection that was admitted in this epoch: the

@@ -12,8 +12,8 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Address, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Mac, Neighbor, Peer, Qos,
-    Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
+    Address, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Neighbor, Peer,
+    Qos, Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
 };
 
 use crate::Nanos;
@@ -330,6 +330,16 @@ impl Tables {
     #[inline]
     pub fn admit(&mut self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
         self.qos.admit(meter, now, bytes)
+    }
+
+    /// Whether it would pass; nothing changes.
+    pub fn would_admit(&self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
+        self.qos.would_admit(meter, now, bytes)
+    }
+
+    /// Whom a meter meters, as the VM sees the direction, and its limit.
+    pub fn metered(&self, meter: MeterIndex) -> Option<(Vlan, Direction, Limit)> {
+        self.qos.metered(meter)
     }
 
     /// What a VAP may send from, by MAC address and prefix.

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 use hashbrown::HashMap;
-use nve_protocol::{Direction, Qos, Vlan};
+use nve_protocol::{Direction, Limit, Qos, Vlan};
 
 use super::TableError;
 use super::macs::Fast;
@@ -62,6 +62,28 @@ impl QosTable {
             Direction::Egress => slot.egress.admit(now, bytes),
             Direction::Ingress => slot.ingress.admit(now, bytes),
         }
+    }
+
+    /// Whether a frame would pass a meter now.
+    pub(super) fn would_admit(&self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
+        let slot = self.slots.get(usize::from(index.slot));
+        slot.and_then(Option::as_ref).is_none_or(|slot| {
+            let mut meter = match index.direction {
+                Direction::Egress => slot.egress,
+                Direction::Ingress => slot.ingress,
+            };
+            meter.admit(now, bytes)
+        })
+    }
+
+    /// Whom a meter meters, and its limit.
+    pub(super) fn metered(&self, index: MeterIndex) -> Option<(Vlan, Direction, Limit)> {
+        let record = &self.slots.get(usize::from(index.slot))?.as_ref()?.record;
+        let limit = match index.direction {
+            Direction::Egress => record.egress,
+            Direction::Ingress => record.ingress,
+        };
+        Some((record.vlan, index.direction, limit))
     }
 
     pub(super) fn put(&mut self, qos: &Qos) -> Result<Option<Qos>, TableError> {

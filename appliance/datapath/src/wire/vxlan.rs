@@ -42,6 +42,24 @@ pub fn parse(bytes: &[u8]) -> Result<Vni, DropReason> {
     Vni::new(u32::from_be_bytes([0, a, b, c])).ok_or(DropReason::VxlanFlags)
 }
 
+/// The VTEP and the network that complete outer headers at the front of `frame` lead
+/// to; `None` if there are none.
+pub fn destination(frame: &[u8]) -> Option<(IpAddr, Vni)> {
+    let (vtep, header): (IpAddr, usize) = match ethernet::Header::parse(frame)?.ethertype {
+        ethernet::IPV4 => {
+            let ip: [u8; 4] = array(frame, IP_AT + 16)?;
+            (ip.into(), OUTER_V4 - HEADER)
+        }
+        ethernet::IPV6 => {
+            let ip: [u8; 16] = array(frame, IP_AT + 24)?;
+            (ip.into(), OUTER_V6 - HEADER)
+        }
+        _ => return None,
+    };
+    let vni = parse(frame.get(header..)?).ok()?;
+    Some((vtep, vni))
+}
+
 /// What outer headers say of the frame within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {

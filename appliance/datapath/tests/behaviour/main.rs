@@ -4,6 +4,7 @@
 mod connections;
 mod forwarding;
 mod hostile;
+mod inspect;
 mod qos;
 mod rig;
 mod routing;

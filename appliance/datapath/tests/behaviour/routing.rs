@@ -8,14 +8,14 @@ use nve_protocol::*;
 
 use crate::rig::*;
 
-const GREEN: u32 = 5003;
-const ROUTER: RouterId = RouterId([9; 16]);
+pub const GREEN: u32 = 5003;
+pub const ROUTER: RouterId = RouterId([9; 16]);
 
-fn gateway_mac(network: u8) -> Mac {
+pub fn gateway_mac(network: u8) -> Mac {
     Mac([0x02, 0xff, 0, 0, 0, network])
 }
 
-fn at(network: u8, last: u8) -> IpAddr {
+pub fn at(network: u8, last: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, network, last).into()
 }
 
@@ -46,7 +46,7 @@ fn mtu(vni_id: u32, mtu: u16) -> Record {
 
 /// Red is 10.0.0.0/24; green, 10.0.3.0/24, has VAP 301 (.21) here and .22 behind
 /// PEER; a router joins them and has 10.9.0.0/16 by way of green's .22.
-fn rig() -> Rig {
+pub fn rig() -> Rig {
     let mut rig = Rig::new();
     rig.put(&[
         gateway(RED, 0),
@@ -67,7 +67,7 @@ fn rig() -> Rig {
 }
 
 /// From red's .1 to the router, untagged.
-fn packet(destination: IpAddr, ttl: u8, payload: usize) -> Vec<u8> {
+pub fn packet(destination: IpAddr, ttl: u8, payload: usize) -> Vec<u8> {
     between(mac(1), gateway_mac(0), destination, ttl, payload)
 }
 

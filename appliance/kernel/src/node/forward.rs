@@ -79,7 +79,7 @@ impl<N: Nic> Forwarder<N> {
         for ((mut packet, place), verdict) in burst.into_iter().zip(places).zip(verdicts) {
             if packet.set_range(place.start, place.length).is_some() {
                 packet.set_partial(place.partial.map(to_nic));
-                self.obey(verdict, packet);
+                self.obey(now, verdict, packet);
             }
         }
         self.ports.flush();
@@ -139,16 +139,16 @@ impl<N: Nic> Forwarder<N> {
     }
 
     /// Does with a frame what the datapath says. Dropping a packet frees it.
-    fn obey(&mut self, verdict: Verdict, packet: Packet) {
+    fn obey(&mut self, now: Nanos, verdict: Verdict, packet: Packet) {
         match verdict {
             Verdict::Send(side) => {
                 if self.ports.nic(side).send(packet).is_err() {
-                    self.datapath.count_drop(DropReason::QueueFull);
+                    self.datapath.count_drop(now, DropReason::QueueFull);
                 }
             }
             Verdict::Host => {
                 if self.host.push_back(packet).is_err() {
-                    self.datapath.count_drop(DropReason::QueueFull);
+                    self.datapath.count_drop(now, DropReason::QueueFull);
                 }
             }
             Verdict::Drop(_) | Verdict::Done => {}
