@@ -2,7 +2,7 @@
 //!
 //! [`Session`] decides when to dial which shim, authenticates it (Noise IK, see
 //! [`nve_protocol`]), says hello and keeps a [`TableStore`] in step with what the
-//! shim sends. Bytes, time and tables are arguments; the caller owns the TCP
+//! shim sends. Bytes, time and the [`Node`] are arguments; the caller owns the TCP
 //! socket and does what [`Session::poll`] says.
 //!
 //! # Call sequence
@@ -15,9 +15,8 @@
 //!    [`Session::connected`].
 //! 2. While the socket has received bytes: [`Session::receive`]. It takes at most
 //!    one frame, so that the caller can forward frames in between; take
-//!    `consumed` bytes off the socket. Call it within
-//!    [`Datapath::update`](nve_datapath::Datapath::update), which lends the
-//!    tables. Errors need no care: `poll` says `Close` with the reason.
+//!    `consumed` bytes off the socket. Errors need no care: `poll` says `Close` with
+//!    the reason.
 //! 3. While the socket has room: [`Session::transmit`], until it returns 0.
 //! 4. [`Session::poll`], and what it says:
 //!    - [`Action::Dial`]: open the socket to that shim; step 1 tells how it went.
@@ -38,10 +37,12 @@
 
 extern crate alloc;
 
+mod answers;
 mod close;
 mod config;
 mod dial;
 mod key;
+mod node;
 mod noise;
 mod session;
 mod state;
@@ -52,5 +53,6 @@ mod wire;
 pub use close::CloseReason;
 pub use config::{Entropy, NoEntropy, SessionConfig};
 pub use key::{BadKey, KEY_LEN, PrivateKey, from_hex};
+pub use node::Node;
 pub use session::{Action, Phase, Received, Session};
 pub use tables::TableStore;

@@ -26,10 +26,12 @@ use nve_protocol::{
 };
 use zeroize::Zeroizing;
 
+use crate::answers::Answers;
 use crate::close::CloseReason;
 use crate::config::{Entropy, NoEntropy, SessionConfig};
 use crate::dial::{Dialer, MILLI};
 use crate::key::KEY_LEN;
+use crate::node::Node;
 use crate::noise::{Initiator, NotAuthentic, SECOND_MESSAGE};
 use crate::state::{State, Timers, after};
 use crate::tables::TableStore;
@@ -90,7 +92,7 @@ enum Pending<T> {
 
 /// The appliance's end of the control channel; see the crate's documentation
 /// for how to drive it.
-pub struct Session<T, E> {
+pub struct Session<N: Node, E> {
     config: SessionConfig,
     entropy: E,
     dialer: Dialer,
@@ -99,10 +101,11 @@ pub struct Session<T, E> {
     reader: FrameReader,
     plain: Box<[u8]>,
     outbox: Outbox,
-    pending: Pending<T>,
+    pending: Pending<N::Tables>,
+    answers: Answers,
 }
 
-impl<T: TableStore, E: Entropy> Session<T, E> {
+impl<N: Node, E: Entropy> Session<N, E> {
     /// A session that will dial at once. Generation is 0 until the first commit.
     pub fn new(config: SessionConfig, entropy: E) -> Self {
         Session {
@@ -115,6 +118,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
             plain: vec![0; MAX_ACCEPTED].into_boxed_slice(),
             outbox: Outbox::new(),
             pending: Pending::Nothing,
+            answers: Answers::default(),
         }
     }
 
@@ -186,16 +190,16 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
     }
 
     /// Takes bytes that came over the connection, up to the end of one frame,
-    /// and applies that frame to `tables`. After an error, `poll` says `Close`;
+    /// and applies that frame to `node`. After an error, `poll` says `Close`;
     /// without a connection there is nothing to close.
     pub fn receive(
         &mut self,
         clock: &dyn Fn() -> Nanos,
         bytes: &[u8],
-        tables: &mut T,
+        node: &mut N,
     ) -> Result<Received, CloseReason> {
         let before = self.generation;
-        match self.receive_frame(clock, bytes, tables) {
+        match self.receive_frame(clock, bytes, node) {
             Ok(consumed) => Ok(Received {
                 consumed,
                 committed: self.generation != before,
@@ -211,6 +215,9 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
     /// Writes bytes to be sent over the connection to the front of `room`;
     /// returns how many, 0 when there are none.
     pub fn transmit(&mut self, room: &mut [u8]) -> usize {
+        if self.outbox.is_sealable() {
+            self.answers.fill(&mut self.outbox);
+        }
         let transport = match &mut self.state {
             State::Greeting { noise, .. } | State::Established { noise, .. } => Some(noise),
             State::Handshake { .. } => None,
@@ -294,6 +301,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         self.reader.clear();
         self.outbox.clear();
         self.pending = Pending::Nothing;
+        self.answers = Answers::default();
     }
 
     /// For jitter only: without entropy there is none.
@@ -309,7 +317,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         bytes: &[u8],
-        tables: &mut T,
+        node: &mut N,
     ) -> Result<usize, CloseReason> {
         let longest = match &self.state {
             State::Handshake { .. } => SECOND_MESSAGE,
@@ -329,17 +337,17 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
                 noise.open(message, &mut self.plain)?
             }
             _ => {
-                self.finish_handshake(tables)?;
+                self.finish_handshake(node.tables())?;
                 0
             }
         };
         self.reader.clear();
-        self.handle_plaintext(clock, length, tables)?;
+        self.handle_plaintext(clock, length, node)?;
         Ok(consumed)
     }
 
     /// Takes the shim's answer to the handshake and says hello.
-    fn finish_handshake(&mut self, tables: &T) -> Result<(), CloseReason> {
+    fn finish_handshake(&mut self, tables: &N::Tables) -> Result<(), CloseReason> {
         let message = self.reader.message().unwrap_or_default();
         let refused = State::Closing {
             reason: CloseReason::WrongShim,
@@ -368,7 +376,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         length: usize,
-        tables: &mut T,
+        node: &mut N,
     ) -> Result<(), CloseReason> {
         let mut at = 0;
         while let Some(bytes) = self.plain.get(at..length) {
@@ -377,7 +385,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
                 break;
             };
             at = length - rest.len();
-            self.handle(clock, message, tables)?;
+            self.handle(clock, message, node)?;
         }
         if let State::Established { timers, .. } = &mut self.state {
             timers.heard(clock());
@@ -389,18 +397,22 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         message: ToNve,
-        tables: &mut T,
+        node: &mut N,
     ) -> Result<(), CloseReason> {
         let established = matches!(self.state, State::Established { .. });
         match message {
             ToNve::Welcome(welcome) => self.welcome(welcome, clock()),
             _ if !established => Err(CloseReason::Unexpected),
-            ToNve::Begin(begin) => self.begin(begin, clock(), tables),
+            ToNve::Begin(begin) => self.begin(begin, clock(), node.tables()),
             ToNve::Put(record) => self.stage(|open| open.put(record)),
             ToNve::Delete(key) => self.stage(|open| open.delete(key)),
-            ToNve::Commit(commit) => self.commit(commit, clock, tables),
+            ToNve::Commit(commit) => self.commit(commit, clock, node),
             ToNve::Ping(number) => Ok(self.outbox.queue(&ToShim::Pong(number))?),
-            ToNve::Ask(_) => Err(CloseReason::Unexpected),
+            ToNve::Ask(ask) => {
+                let parts = node.answer(clock(), &ask.question);
+                self.answers.begin(ask.number, parts);
+                Ok(())
+            }
         }
     }
 
@@ -421,7 +433,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         }
     }
 
-    fn begin(&mut self, begin: Begin, now: Nanos, tables: &T) -> Result<(), CloseReason> {
+    fn begin(&mut self, begin: Begin, now: Nanos, tables: &N::Tables) -> Result<(), CloseReason> {
         // Room for the new transaction's tables: an open one's go first.
         self.pending = Pending::Nothing;
         if begin.generation <= self.generation {
@@ -433,7 +445,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
 
     fn stage(
         &mut self,
-        change: impl FnOnce(&mut Transaction<T>) -> Result<(), Refusal>,
+        change: impl FnOnce(&mut Transaction<N::Tables>) -> Result<(), Refusal>,
     ) -> Result<(), CloseReason> {
         match &mut self.pending {
             Pending::Nothing => self.refuse(self.generation, Refusal::NoTransaction),
@@ -452,7 +464,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         &mut self,
         commit: Commit,
         clock: &dyn Fn() -> Nanos,
-        tables: &mut T,
+        node: &mut N,
     ) -> Result<(), CloseReason> {
         let open = match mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => return self.refuse(commit.generation, Refusal::NoTransaction),
@@ -462,7 +474,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         };
         let (started, asked) = (open.started(), open.generation());
         let committing = clock();
-        if let Err(reason) = open.commit(commit, tables) {
+        if let Err(reason) = node.update(committing, |tables| open.commit(commit, tables)) {
             self.pending = Pending::Nothing;
             return Ok(self.outbox.queue(&refused(asked, reason))?);
         }

@@ -105,6 +105,19 @@ impl Outbox {
         Ok(())
     }
 
+    /// Queues a message that has time: room stays for the longest of the others.
+    pub(crate) fn queue_behind(&mut self, message: &ToShim) -> Result<(), Full> {
+        let end = MAX_QUEUED - codec::MAX_MESSAGE;
+        let room = self.queued.get_mut(self.queued_len..end).ok_or(Full)?;
+        self.queued_len += codec::encode(message, room).map_err(|_| Full)?;
+        Ok(())
+    }
+
+    /// Whether what is queued may leave at the next [`Outbox::transmit`].
+    pub(crate) fn is_sealable(&self) -> bool {
+        self.sent == self.frame_len
+    }
+
     /// Sends a handshake message, before anything is queued.
     pub(crate) fn send_handshake(&mut self, message: &[u8]) -> Result<(), Full> {
         let room = self.frame.get_mut(HEADER..HEADER + message.len());

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod link;
+mod questions;
 mod support;
 mod transactions;
 mod transitions;

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU8;
 
 use nve_agent::{
-    Action, CloseReason, Entropy, NoEntropy, Phase, PrivateKey, Session, SessionConfig, TableStore,
+    Action, CloseReason, Entropy, NoEntropy, Node, Phase, PrivateKey, Session, SessionConfig,
+    TableStore,
 };
-use nve_datapath::{Nanos, TableError, Tables};
+use nve_datapath::{Config, Datapath, Nanos, TableError, Tables, Uplink, connections};
+use nve_protocol::inspect::{Done, Failure, Part, Question, Source, Step};
 use nve_protocol::*;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -64,6 +66,29 @@ impl TableStore for Model {
 
     fn digest(&self) -> TableDigest {
         self.records.values().collect()
+    }
+}
+
+impl Node for Model {
+    type Tables = Model;
+
+    fn tables(&self) -> &Model {
+        self
+    }
+
+    fn update<R>(&mut self, _: Nanos, change: impl FnOnce(&mut Model) -> R) -> R {
+        change(self)
+    }
+
+    /// As many parts as the question's cursor says, and the end.
+    fn answer(&mut self, _: Nanos, question: &Question) -> Vec<Part> {
+        let Question::Flows { cursor, .. } = question else {
+            return vec![Part::Failed(Failure::NoVap)];
+        };
+        let step = Part::Step(Step::Source(Source::Unchecked));
+        let mut parts = vec![step; *cursor as usize];
+        parts.push(Part::Done(Done::default()));
+        parts
     }
 }
 
@@ -456,14 +481,39 @@ impl Entropy for Dry {
     }
 }
 
-/// A session over the datapath's tables, without a link.
+/// A datapath with these tables.
+pub fn datapath(tables: Tables) -> Datapath {
+    let config = Config {
+        uplink: Uplink {
+            mac: Mac([2; 6]),
+            address: [192, 0, 2, 11].into(),
+            prefix: 24,
+            gateway: None,
+            mtu: 1600,
+        },
+        trunk_mtu: 1500,
+        trunk_checksum: false,
+        flows: 0,
+        seed: 1,
+        connections: connections::Config {
+            connections: 0,
+            connections_per_vap: 0,
+            fragments: 0,
+            seed: 1,
+            timeouts: connections::Timeouts::default(),
+        },
+    };
+    Datapath::new(config, tables)
+}
+
+/// A session over a datapath, without a link.
 pub struct Wire {
-    session: Session<Tables, Seeded>,
+    session: Session<Datapath, Seeded>,
     shim: Shim,
 }
 
 impl Wire {
-    pub fn established(tables: &mut Tables) -> Self {
+    pub fn established(datapath: &mut Datapath) -> Self {
         let mut wire = Wire {
             session: Session::new(config(1), Seeded(42)),
             shim: Shim::new(SHIM_KEY, 1),
@@ -472,16 +522,16 @@ impl Wire {
         wire.session.connected(Nanos(1));
         for _ in 0..2 {
             let bytes = wire.exchange();
-            wire.give(&bytes, tables);
+            wire.give(&bytes, datapath);
         }
         assert_eq!(wire.session.phase(), Phase::Established);
         wire.shim.heard.clear();
         wire
     }
 
-    pub fn send(&mut self, messages: &[ToNve], tables: &mut Tables) {
+    pub fn send(&mut self, messages: &[ToNve], datapath: &mut Datapath) {
         let bytes = self.shim.seal(messages);
-        self.give(&bytes, tables);
+        self.give(&bytes, datapath);
     }
 
     /// What the session has said since.
@@ -496,9 +546,9 @@ impl Wire {
         self.shim.receive(&room[..count]).unwrap()
     }
 
-    fn give(&mut self, mut bytes: &[u8], tables: &mut Tables) {
+    fn give(&mut self, mut bytes: &[u8], datapath: &mut Datapath) {
         while !bytes.is_empty() {
-            let received = self.session.receive(&|| Nanos(1), bytes, tables).unwrap();
+            let received = self.session.receive(&|| Nanos(1), bytes, datapath).unwrap();
             bytes = &bytes[received.consumed..];
         }
     }

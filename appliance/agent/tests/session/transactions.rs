@@ -298,7 +298,8 @@ proptest! {
             let _ = tables.put(record);
         }
         let (digest, sizes) = (tables.digest(), tables.sizes());
-        let mut wire = Wire::established(&mut tables);
+        let mut datapath = datapath(tables);
+        let mut wire = Wire::established(&mut datapath);
         let mut messages = vec![ToNve::Begin(Begin { generation: 1, full: false })];
         messages.extend(change.iter().map(|(put, record)| match put {
             true => ToNve::Put(*record),
@@ -307,10 +308,10 @@ proptest! {
         // No set of these records has this digest but by chance.
         let wrong = TableDigest(0x0123_4567_89ab_cdef);
         messages.push(ToNve::Commit(Commit { generation: 1, digest: wrong }));
-        wire.send(&messages, &mut tables);
+        wire.send(&messages, &mut datapath);
         let is_refused = matches!(wire.answers()[..], [ToShim::Refused(_)]);
         prop_assert!(is_refused);
-        prop_assert_eq!(tables.digest(), digest);
-        prop_assert_eq!(tables.sizes(), sizes);
+        prop_assert_eq!(datapath.tables().digest(), digest);
+        prop_assert_eq!(datapath.tables().sizes(), sizes);
     }
 }

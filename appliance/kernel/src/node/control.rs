@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use heapless::Vec;
 use log::{debug, info, warn};
 use nve_agent::{Action, Entropy, Phase, Session, SessionConfig};
-use nve_datapath::{Datapath, Nanos, Tables};
+use nve_datapath::{Datapath, Nanos};
 use nve_protocol::Stats;
 use smoltcp::socket::tcp::{Socket, State};
 
@@ -30,7 +30,7 @@ enum Link {
 
 /// The control session with its connection.
 pub struct Control<E> {
-    session: Session<Tables, E>,
+    session: Session<Datapath, E>,
     shims: Vec<SocketAddr, MAX_SHIMS>,
     shim: Option<SocketAddr>,
     link: Link,
@@ -71,7 +71,7 @@ impl<E: Entropy> Control<E> {
     ) -> Nanos {
         for _ in 0..STEPS {
             self.follow_link(now, host.socket());
-            let more = self.receive(now, host.socket(), datapath);
+            let more = self.receive(host.socket(), datapath);
             self.transmit(host.socket());
             let action = self.session.poll(now);
             self.note_phase();
@@ -117,14 +117,14 @@ impl<E: Entropy> Control<E> {
     }
 
     /// Gives the session bytes up to the end of a frame; true if there are more.
-    fn receive(&mut self, now: Nanos, socket: &mut Socket<'_>, datapath: &mut Datapath) -> bool {
+    fn receive(&mut self, socket: &mut Socket<'_>, datapath: &mut Datapath) -> bool {
         if self.link != Link::Open || !socket.can_recv() {
             return false;
         }
         let session = &mut self.session;
         let clock = self.clock;
         let taken = socket.recv(|bytes| {
-            let received = datapath.update(now, |tables| session.receive(&clock, bytes, tables));
+            let received = session.receive(&clock, bytes, datapath);
             // After an error the session asks to close.
             let consumed = received.map_or(0, |received| received.consumed);
             let committed = received.is_ok_and(|received| received.committed);

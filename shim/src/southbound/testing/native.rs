@@ -1,5 +1,5 @@
-//! An NVE without its image: the appliance's own control session and tables, over
-//! a socket of this machine.
+//! An NVE without its image: the appliance's own control session and datapath, over
+//! a socket of this machine. It has no NICs.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use nve_agent::{
     Action, CloseReason, Entropy, NoEntropy, Phase, PrivateKey, Session, SessionConfig,
 };
-use nve_datapath::{Nanos, Tables};
-use nve_protocol::{DropReason, NicStats, NveId, Record, Stats, TableDigest, TableSizes, Vlan};
+use nve_datapath::{Config, Datapath, Nanos, Tables, Uplink, connections};
+use nve_protocol::{
+    DropReason, Mac, NicStats, NveId, Record, Stats, TableDigest, TableSizes, Vlan,
+};
 use uuid::Uuid;
 
 use crate::southbound::{KeyPair, PublicKey};
@@ -54,6 +56,30 @@ impl NativeConfig {
     }
 }
 
+/// With small tables: what there is of flows and connections, tests put there.
+fn datapath_config() -> Config {
+    Config {
+        uplink: Uplink {
+            mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
+            address: [192, 0, 2, 11].into(),
+            prefix: 24,
+            gateway: None,
+            mtu: 1600,
+        },
+        trunk_mtu: 1500,
+        trunk_checksum: false,
+        flows: 1024,
+        seed: 1,
+        connections: connections::Config {
+            connections: 1024,
+            connections_per_vap: 256,
+            fragments: 64,
+            seed: 1,
+            timeouts: connections::Timeouts::default(),
+        },
+    }
+}
+
 /// What a native NVE shows of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeState {
@@ -84,8 +110,8 @@ pub struct NativeNve {
 
 /// A native NVE that has lost its connection and keeps its tables.
 pub struct Stopped {
-    session: Session<Tables, SystemEntropy>,
-    tables: Tables,
+    session: Session<Datapath, SystemEntropy>,
+    datapath: Datapath,
     state: NativeState,
     shims: Vec<SocketAddr>,
     epoch: Instant,
@@ -125,7 +151,7 @@ impl Stopped {
                 closed: None,
             },
             session,
-            tables,
+            datapath: Datapath::new(datapath_config(), tables),
             shims: config.shims.clone(),
             epoch: Instant::now(),
         })
@@ -139,7 +165,7 @@ impl Stopped {
     /// Changes the tables behind the shim's back.
     pub fn put(&mut self, record: &Record) {
         // Whether there is room is the test's business.
-        let _ = self.tables.put(record);
+        let _ = self.datapath.update(Nanos(0), |tables| tables.put(record));
     }
 
     /// Dials these shims from now on; as many as before.
@@ -320,7 +346,7 @@ impl Runner {
     fn receive(&mut self, mut bytes: &[u8]) {
         let Stopped {
             session,
-            tables,
+            datapath,
             state,
             epoch,
             ..
@@ -328,7 +354,7 @@ impl Runner {
         state.received += bytes.len() as u64;
         let clock = || now(*epoch);
         while !bytes.is_empty() {
-            let Ok(received) = session.receive(&clock, bytes, tables) else {
+            let Ok(received) = session.receive(&clock, bytes, datapath) else {
                 return;
             };
             state.commits += u64::from(received.committed);
@@ -339,14 +365,14 @@ impl Runner {
     fn publish(&mut self) {
         let Stopped {
             session,
-            tables,
+            datapath,
             state,
             ..
         } = &mut self.nve;
         state.phase = session.phase();
         state.generation = session.generation();
-        state.digest = tables.digest();
-        state.sizes = tables.sizes();
+        state.digest = datapath.tables().digest();
+        state.sizes = datapath.tables().sizes();
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.clone_from(state);
     }
@@ -367,7 +393,7 @@ fn stats(nve: &Stopped) -> Stats {
     Stats {
         uptime_ms: now(nve.epoch).0 / 1_000_000,
         generation: nve.session.generation(),
-        tables: nve.tables.sizes(),
+        tables: nve.datapath.tables().sizes(),
         trunk: NicStats::default(),
         uplink: NicStats::default(),
         answers: 0,

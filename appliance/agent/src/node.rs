@@ -1,0 +1,41 @@
+//! What the session needs of the NVE.
+
+use alloc::vec::Vec;
+
+use nve_datapath::{Datapath, Nanos, Tables};
+use nve_protocol::inspect::{Part, Question};
+
+use crate::tables::TableStore;
+
+/// Tables that are changed while no frame is processed, and answers about all that
+/// there is.
+pub trait Node {
+    /// The tables.
+    type Tables: TableStore;
+
+    /// The tables in force.
+    fn tables(&self) -> &Self::Tables;
+
+    /// Lets `change` work on the tables.
+    fn update<R>(&mut self, now: Nanos, change: impl FnOnce(&mut Self::Tables) -> R) -> R;
+
+    /// Answers a question: at most [`MAX_PARTS`](nve_protocol::inspect::MAX_PARTS)
+    /// parts, of which the last one is the end.
+    fn answer(&mut self, now: Nanos, question: &Question) -> Vec<Part>;
+}
+
+impl Node for Datapath {
+    type Tables = Tables;
+
+    fn tables(&self) -> &Tables {
+        Datapath::tables(self)
+    }
+
+    fn update<R>(&mut self, now: Nanos, change: impl FnOnce(&mut Tables) -> R) -> R {
+        Datapath::update(self, now, change)
+    }
+
+    fn answer(&mut self, now: Nanos, question: &Question) -> Vec<Part> {
+        Datapath::answer(self, now, question).into_list()
+    }
+}
