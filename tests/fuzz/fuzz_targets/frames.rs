@@ -1,6 +1,6 @@
 //! Frames into the pipeline, from either side and one after the other: no panic,
-//! what comes out is well-formed, and what came out of a tunnel never goes back
-//! into one.
+//! what comes out is well-formed, what came out of a tunnel never goes back into one,
+//! and a trace foretells what becomes of a VM's frame.
 //!
 //! The input is a list of frames: one byte for the side (lowest bit) and the
 //! seconds since the frame before (upper four), two for the length, the bytes.
@@ -13,6 +13,7 @@ use nve_datapath::{
     Config, Datapath, Frame, HEADROOM, Nanos, NoBuffer, PartialChecksum, Side, Sink, Tables,
     Uplink, Verdict, connections,
 };
+use nve_protocol::inspect::{Origin, Part, Probe, ProbeHead, Question, Step};
 use nve_protocol::*;
 
 const UPLINK_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
@@ -203,7 +204,33 @@ impl Sink for Checker {
     }
 }
 
-fn process(datapath: &mut Datapath, now: Nanos, side: Side, bytes: &[u8]) {
+/// The last drop that a trace of a tagged frame tells; `None` for frames that cannot
+/// be asked about.
+fn foretell(datapath: &mut Datapath, now: Nanos, tagged: &[u8]) -> Option<Option<DropReason>> {
+    let (addresses, rest) = tagged.split_at_checked(12)?;
+    let [0x81, 0, high, low, rest @ ..] = rest else {
+        return None;
+    };
+    let vlan = Vlan::new(u16::from_be_bytes([*high, *low]) & 0xfff)?;
+    let frame = [addresses, rest].concat();
+    let probe = Probe {
+        origin: Origin::Vap { vlan },
+        length: frame.len().try_into().ok()?,
+        head: ProbeHead::new(&frame)?,
+    };
+    let parts = datapath.answer(now, &Question::Trace(probe)).into_list();
+    let Some((Part::Done(_), steps)) = parts.split_last() else {
+        return None;
+    };
+    let mut drops = steps.iter().rev().filter_map(|part| match part {
+        Part::Step(Step::Drop { reason, .. }) => Some(*reason),
+        _ => None,
+    });
+    Some(drops.next())
+}
+
+/// Processes a frame and returns what becomes of it.
+fn process(datapath: &mut Datapath, now: Nanos, side: Side, bytes: &[u8]) -> Verdict {
     let mut buffer = [0xa5; HEADROOM + LONGEST];
     let room = &mut buffer[HEADROOM..HEADROOM + bytes.len()];
     room.copy_from_slice(bytes);
@@ -215,6 +242,7 @@ fn process(datapath: &mut Datapath, now: Nanos, side: Side, bytes: &[u8]) {
     if let Verdict::Send(side) = verdict {
         sink.check(side, frame.len(), frame.bytes());
     }
+    verdict
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -230,7 +258,14 @@ fuzz_target!(|input: &[u8]| {
             Side::Uplink
         };
         now.0 += 1_000_000_000 * u64::from(flags >> 4);
-        process(&mut datapath, now, side, bytes);
+        let foretold = match side {
+            Side::Trunk => foretell(&mut datapath, now, bytes),
+            Side::Uplink => None,
+        };
+        let verdict = process(&mut datapath, now, side, bytes);
+        if let (Some(foretold), Verdict::Drop(reason)) = (foretold, verdict) {
+            assert_eq!(foretold, Some(reason));
+        }
         rest = next;
     }
 });
