@@ -20,6 +20,9 @@ pub trait TableStore: Sized {
     /// Takes the record out that has `key`, if there is one.
     fn delete(&mut self, key: &Key) -> Option<Record>;
 
+    /// Puts others, made by [`fresh`](Self::fresh), in the place of these.
+    fn replace(&mut self, other: Self);
+
     /// Digest of all records.
     fn digest(&self) -> TableDigest;
 }
@@ -35,6 +38,10 @@ impl TableStore for Tables {
 
     fn delete(&mut self, key: &Key) -> Option<Record> {
         Tables::delete(self, key)
+    }
+
+    fn replace(&mut self, other: Self) {
+        Tables::replace(self, other);
     }
 
     fn digest(&self) -> TableDigest {

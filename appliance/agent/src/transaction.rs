@@ -85,7 +85,7 @@ impl<T: TableStore> Transaction<T> {
         }
         match self.stage {
             Stage::Full(tables) if tables.digest() == commit.digest => {
-                *live = tables;
+                live.replace(tables);
                 Ok(())
             }
             Stage::Full(_) => Err(Refusal::DigestMismatch),

@@ -85,16 +85,35 @@ impl Bucket {
         }
     }
 
-    /// Fills the bucket to the same part as `old` was.
+    /// Fills the bucket to the same part as `old` was: of the same limit, exactly.
     fn succeed(&mut self, old: &Bucket) {
-        if self.rate == 0 || old.rate == 0 {
+        if self.rate == 0 || old.rate == 0 || old.capacity == 0 {
             return;
         }
-        // In floating point, which is near enough: neither product nor quotient of
-        // two capacities fits 64 bits.
-        let part = old.tokens as f64 / old.capacity as f64;
-        self.tokens = ((part * self.capacity as f64) as i64).min(self.capacity);
+        let part = (self.capacity.unsigned_abs(), old.capacity.unsigned_abs());
+        let tokens = match i64::try_from(scale(old.tokens.unsigned_abs(), part)) {
+            Ok(tokens) if old.tokens < 0 => -tokens,
+            Ok(tokens) => tokens,
+            Err(_) => i64::MIN,
+        };
+        self.tokens = tokens.min(self.capacity);
     }
+}
+
+/// `number * of / whole`, rounded down; `whole` is not 0. Bit by bit: the compiler's own
+/// 128-bit division wants support for unwinding, which the image does not link.
+fn scale(number: u64, (of, whole): (u64, u64)) -> u128 {
+    let product = u128::from(number) * u128::from(of);
+    let (mut quotient, mut rest) = (0, 0);
+    for bit in (0..u128::BITS).rev() {
+        rest = rest << 1 | (product >> bit & 1);
+        quotient <<= 1;
+        if rest >= u128::from(whole) {
+            rest -= u128::from(whole);
+            quotient |= 1;
+        }
+    }
+    quotient
 }
 
 /// The limits of one direction of a VAP, and how much of them is left.

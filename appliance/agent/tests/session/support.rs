@@ -64,6 +64,10 @@ impl TableStore for Model {
         self.records.remove(key)
     }
 
+    fn replace(&mut self, other: Self) {
+        *self = other;
+    }
+
     fn digest(&self) -> TableDigest {
         self.records.values().collect()
     }

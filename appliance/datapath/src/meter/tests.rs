@@ -394,3 +394,11 @@ fn a_small_burst_starves_tcp() {
             .any(|part| part < 0.8)
     );
 }
+
+proptest! {
+    #[test]
+    fn scaling_is_multiplying_and_dividing(number: u64, of: u64, whole in 1u64..) {
+        let wanted = u128::from(number) * u128::from(of) / u128::from(whole);
+        prop_assert_eq!(scale(number, (of, whole)), wanted);
+    }
+}

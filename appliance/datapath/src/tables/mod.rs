@@ -109,6 +109,13 @@ impl Tables {
         self.capacity
     }
 
+    /// Puts other tables in the place of these. Rate limits go on: meters of VAPs that
+    /// have one in both are no fuller than before.
+    pub fn replace(&mut self, other: Tables) {
+        let old = core::mem::replace(self, other);
+        self.qos.succeed(&old.qos);
+    }
+
     /// Digest of all records.
     pub fn digest(&self) -> TableDigest {
         self.digest

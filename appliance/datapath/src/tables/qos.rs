@@ -127,6 +127,20 @@ impl QosTable {
         Ok(at)
     }
 
+    /// Leaves in each meter what is left in that of the same VAP in `old`.
+    pub(super) fn succeed(&mut self, old: &QosTable) {
+        for slot in self.slots.iter_mut().flatten() {
+            let at = old.by_vlan.get(&slot.record.vlan).copied();
+            let before = at.and_then(|at| old.slots.get(usize::from(at))?.as_ref());
+            if let Some(before) = before {
+                slot.egress = before.egress;
+                slot.egress.set(&slot.record.egress);
+                slot.ingress = before.ingress;
+                slot.ingress.set(&slot.record.ingress);
+            }
+        }
+    }
+
     pub(super) fn delete(&mut self, vlan: Vlan) -> Option<Qos> {
         let at = self.by_vlan.remove(&vlan)?;
         let slot = self.slots.get_mut(usize::from(at))?.take()?;

@@ -360,6 +360,13 @@ fn meters_go_by_vap_and_direction() {
     assert_eq!(passing(&mut tables, 2), Some(5));
     put(&mut tables, limited(1, 30));
     assert_eq!(passing(&mut tables, 1), Some(0), "as empty as before");
+    let mut other = Tables::new(CAPACITY);
+    put(&mut other, limited(3, 3));
+    put(&mut other, limited(1, 3));
+    tables.replace(other);
+    assert_eq!(passing(&mut tables, 1), Some(0), "in a full state, too");
+    assert_eq!(passing(&mut tables, 3), Some(3));
+    put(&mut tables, limited(2, 5));
     let gone = tables.meter(second, Direction::Egress).unwrap();
     tables.delete(&Key::Qos { vlan: second });
     assert!(tables.admit(gone, Nanos(1), 60));
