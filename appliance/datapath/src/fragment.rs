@@ -85,7 +85,8 @@ impl Header {
 
 /// Calls `emit` with header and payload of each piece of the packet `ip` within
 /// `frame`, none of them larger than `mtu` bytes. It is too big, and nothing is
-/// emitted, if not even eight bytes of payload would fit.
+/// emitted, if not even eight bytes of payload would fit; and malformed, if it is a
+/// fragment of a packet that would be larger than packets can be.
 pub(crate) fn split(
     frame: &[u8],
     ip: &Ip,
@@ -107,6 +108,9 @@ pub(crate) fn split(
     let later = header.without_first_options();
     let mut payload = frame.get(end..ip.end).unwrap_or_default();
     let mut offset = word & OFFSET;
+    if usize::from(offset) * 8 + payload.len() > usize::from(u16::MAX) {
+        return Err(DropReason::MalformedIp);
+    }
     loop {
         let room = usize::from(mtu).saturating_sub(header.length) & !7;
         let last = payload.len() <= usize::from(mtu).saturating_sub(header.length);
@@ -198,6 +202,19 @@ mod tests {
             })
             .unwrap();
             prop_assert_eq!(joined, payload);
+        }
+    }
+
+    #[test]
+    fn what_joins_to_no_packet_is_malformed() {
+        for (offset, length, whole) in [(8191, 7, true), (8100, 735, true), (8100, 736, false)] {
+            let frame = packet(&std::vec![7; length], &[], offset, false);
+            let ip = Headers::parse(&frame).unwrap().ip.unwrap();
+            let mut pieces = 0;
+            let result = split(&frame, &ip, 68, |_, _| pieces += 1);
+            let malformed = Err(DropReason::MalformedIp);
+            assert_eq!(result, if whole { Ok(()) } else { malformed });
+            assert_eq!(pieces > 0, whole);
         }
     }
 
