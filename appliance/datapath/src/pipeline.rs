@@ -365,16 +365,15 @@ impl Datapath {
         }
         witness.note(|| Step::Responder(steps::responder(headers)));
         if answer == Answer::Reply {
-            self.count_answer(witness);
+            count_answer(&mut self.counters, witness);
             replicate::emit_untagged(reply.bytes(), vap.vlan, witness)?;
+            let mut told = 1;
+            while respond::answer_more(&request, told, &mut reply)? {
+                replicate::emit_untagged(reply.bytes(), vap.vlan, witness)?;
+                told += 1;
+            }
         }
         Ok(true)
-    }
-
-    fn count_answer(&mut self, witness: &impl Witness) {
-        if !witness.is_tracing() {
-            self.counters.answers += 1;
-        }
     }
 
     /// Does with a packet what a router does that cannot forward it.
@@ -394,7 +393,7 @@ impl Datapath {
             Refusal::Gateway => {
                 checksum::complete(frame)?;
                 if respond::echo::turn(frame.bytes_mut(), incoming.headers).is_ok() {
-                    self.count_answer(witness);
+                    count_answer(&mut self.counters, witness);
                     witness.note(|| Step::Responder(Responder::Echo));
                     return Ok(Verdict::Send(Side::Trunk));
                 }
@@ -603,5 +602,12 @@ impl Datapath {
             }
         }
         last
+    }
+}
+
+/// Counts a request that the NVE answers itself.
+fn count_answer(counters: &mut Counters, witness: &impl Witness) {
+    if !witness.is_tracing() {
+        counters.answers += 1;
     }
 }

@@ -58,6 +58,28 @@ pub enum Answer {
     Consumed,
 }
 
+/// Writes a further answer to a frame that [`answer`] had a reply to, after `told`
+/// replies so far; false if there are no more. All routers of a network answer a
+/// router solicitation, each for itself.
+pub fn answer_more(
+    request: &Request<'_>,
+    told: usize,
+    reply: &mut Reply,
+) -> Result<bool, DropReason> {
+    match &request.headers.ip {
+        Some(ip) if is_router_solicitation(ip) => {
+            let answer = ra::answer(request, ip, told, reply)?;
+            Ok(answer == Answer::Reply)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn is_router_solicitation(ip: &Ip) -> bool {
+    let kind = wire_nd::ROUTER_SOLICITATION;
+    ip.protocol == protocol::ICMPV6 && matches!(ip.l4, L4::Icmp { kind: own, .. } if own == kind)
+}
+
 /// Answers a frame. `reply` holds a frame only after [`Answer::Reply`]; before and
 /// after anything else its content is of no meaning.
 pub fn answer(request: &Request<'_>, reply: &mut Reply) -> Result<Answer, DropReason> {
@@ -70,7 +92,7 @@ pub fn answer(request: &Request<'_>, reply: &mut Reply) -> Result<Answer, DropRe
     match (ip.protocol, ip.l4) {
         (protocol::ICMPV6, L4::Icmp { kind, .. }) => match kind {
             wire_nd::NEIGHBOR_SOLICITATION => nd::answer(request, ip, reply),
-            wire_nd::ROUTER_SOLICITATION => ra::answer(request, ip, reply),
+            wire_nd::ROUTER_SOLICITATION => ra::answer(request, ip, 0, reply),
             _ => Ok(Answer::Pass),
         },
         (

@@ -3,8 +3,7 @@
 //!
 //! A router is its MAC address: its interfaces on a network are one for each of its
 //! subnets, and advertised together. A network with several routers has an
-//! advertisement of each; one who solicits hears the first of them at once and the
-//! others when [`Rounds`] come by.
+//! advertisement of each; one who solicits hears all of them.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -37,10 +36,12 @@ const LEAST_MTU: u16 = 1280;
 /// Length of the prefixes that hosts make addresses in.
 const AUTONOMOUS_LENGTH: u8 = 64;
 
-/// Answers a router solicitation; where no router advertises, it goes its way.
+/// Answers a router solicitation for the router that is number `nth` in the network;
+/// where there is none, it goes its way.
 pub(super) fn answer(
     request: &Request<'_>,
     ip: &Ip,
+    nth: usize,
     reply: &mut Reply,
 ) -> Result<Answer, DropReason> {
     let message = Message::parse(ip, request.frame).ok_or(DropReason::NeighborDiscovery)?;
@@ -48,7 +49,7 @@ pub(super) fn answer(
         return Ok(Answer::Pass);
     };
     let (tables, vni) = (request.tables, request.vap.vni);
-    let Some(router) = routers(tables, vni).next() else {
+    let Some(router) = routers(tables, vni).nth(nth) else {
         return Ok(Answer::Pass);
     };
     let receiver = match ip.source {

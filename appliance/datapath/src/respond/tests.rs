@@ -125,6 +125,18 @@ impl Rig {
         };
         answer(&request, &mut self.reply)
     }
+
+    /// Whether there is a further answer to a frame, after `told` of them.
+    pub(super) fn send_more(&mut self, untagged: &[u8], told: usize) -> bool {
+        let headers = Headers::parse(untagged).unwrap();
+        let request = Request {
+            tables: &self.tables,
+            vap: &self.vap,
+            headers: &headers,
+            frame: untagged,
+        };
+        answer_more(&request, told, &mut self.reply).unwrap()
+    }
 }
 
 pub(super) fn arp(operation: Operation, sender: (Mac, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {

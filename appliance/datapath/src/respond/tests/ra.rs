@@ -158,6 +158,32 @@ fn each_router_advertises_its_own_subnets() {
 }
 
 #[test]
+fn all_routers_answer_a_solicitation() {
+    let mut rig = Rig::new();
+    for prefix in ["2001:db8::/64", "2001:db8:2::/64"] {
+        subnet(&mut rig, prefix, Some(Ipv6Mode::Slaac));
+    }
+    gateway(&mut rig, "2001:db8:2::fe", mac(8));
+    // Of no subnet that is advertised.
+    gateway(&mut rig, "2001:db8:3::fe", mac(9));
+    let mut told = Vec::new();
+    assert_eq!(rig.send(&solicit("::")), Ok(Answer::Reply));
+    loop {
+        let router = Headers::parse(rig.reply.bytes()).unwrap().source;
+        told.push((router, advertisement(&rig)[40..].to_vec()));
+        if !rig.send_more(&solicit("::"), told.len()) {
+            break;
+        }
+    }
+    let prefix = |last| [0x20, 1, 0xd, 0xb8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
+    assert_eq!(told, [(ROUTER, prefix(0)), (mac(8), prefix(2))]);
+    // Others have one answer.
+    let ask = arp(Operation::Request, (mac(1), v4(1)), v4(2));
+    assert_eq!(rig.send(&ask), Ok(Answer::Reply));
+    assert!(!rig.send_more(&ask, 1));
+}
+
+#[test]
 fn without_vaps_nobody_is_told() {
     let tables = Tables::new(TableSizes::uniform(1));
     let mut rounds = Rounds::default();
