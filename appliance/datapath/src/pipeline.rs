@@ -546,6 +546,8 @@ impl Datapath {
         if let (Some(routed), Some(ip)) = (&forward.routed, &headers.ip)
             && forward::is_too_big(ip, routed.mtu)
         {
+            let error = icmp::Error::TooBig { mtu: routed.mtu };
+            self.explain(incoming, vap, error, frame, witness);
             return Err(DropReason::TooBig);
         }
         let meter = self.tables.meter(vap.vlan, Direction::Egress);

@@ -42,16 +42,13 @@ impl Model {
         let receivers = self.receivers(exit.vni, station, Some(vap.vlan));
         let mtu = self.mtu(exit.vni);
         let large = ip.length() > mtu;
-        // Copies are not fragmented, and nobody is told: that a known neighbor's MAC address is in no
-        // table is a state of a moment.
         let located = self.is_located(exit.vni, station, &receivers);
         if located {
             self.admit_to(receivers[0], frame)?;
         }
-        if large && !located {
-            return Err(DropReason::TooBig);
-        }
-        if large && (!ip.is_v4() || ip.dont_fragment) {
+        // Copies are not fragmented: that a known neighbor's MAC address is in no table
+        // is a state of a moment.
+        if large && (!located || !ip.is_v4() || ip.dont_fragment) {
             return refuse(Trouble::TooBig(mtu), DropReason::TooBig);
         }
         let routed_frame = |body: Body, padding| Frame {
