@@ -208,10 +208,12 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    /// Whether it is the verdict for a packet with these headers too: one whose
-    /// hop limit is used up is not routed like the rest of its flow.
-    pub(crate) fn takes(&self, headers: &Headers) -> bool {
-        self.rewrite.is_none() || headers.ip.as_ref().is_some_and(|ip| ip.hop_limit > 1)
+    /// Whether it is the verdict for a frame with these headers too: a packet whose
+    /// hop limit is used up, or whose header is damaged, is not routed like the rest
+    /// of its flow.
+    pub(crate) fn takes(&self, headers: &Headers, frame: &[u8]) -> bool {
+        let routable = |ip: &Ip| ip.hop_limit > 1 && ip.is_intact(frame);
+        self.rewrite.is_none() || headers.ip.as_ref().is_some_and(routable)
     }
 }
 

@@ -85,10 +85,15 @@ impl Refusal {
     }
 }
 
-/// Decides for a frame that `vap` sent.
-pub fn decide(tables: &Tables, vap: &Vap, headers: &Headers) -> Result<Forward, Refusal> {
+/// Decides for a frame that `vap` sent, with these headers.
+pub fn decide(
+    tables: &Tables,
+    vap: &Vap,
+    headers: &Headers,
+    frame: &[u8],
+) -> Result<Forward, Refusal> {
     match gateway_of(tables, vap.vni, headers.destination) {
-        Some(gateway) => route(tables, gateway, headers),
+        Some(gateway) => route(tables, gateway, headers, frame),
         None => Ok(switch(tables, vap.vni, headers.destination)),
     }
 }
@@ -123,11 +128,21 @@ fn locate(tables: &Tables, vni: Vni, station: Mac) -> Receivers {
     }
 }
 
-fn route(tables: &Tables, gateway: &Gateway, headers: &Headers) -> Result<Forward, Refusal> {
+fn route(
+    tables: &Tables,
+    gateway: &Gateway,
+    headers: &Headers,
+    frame: &[u8],
+) -> Result<Forward, Refusal> {
     let ip = headers
         .ip
         .as_ref()
         .ok_or(Refusal::Silent(DropReason::Gateway))?;
+    // What a router would make of it could not be told from damage (RFC 1812,
+    // section 5.2.2).
+    if !ip.is_intact(frame) {
+        return Err(Refusal::Silent(DropReason::MalformedIp));
+    }
     if tables.is_router_address(gateway.router, ip.destination)
         || nd::link_local(gateway.mac) == ip.destination
     {

@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Family, Mac};
 
+use crate::checksum;
 use crate::wire::ethernet;
 use crate::wire::{array, mac_at, u16_at};
 
@@ -141,6 +142,13 @@ impl Ip {
             L4::Tcp { flags, .. } => flags,
             _ => 0,
         }
+    }
+
+    /// Whether the header, in the frame that it was read from, has the checksum that
+    /// it should (RFC 791, section 3.1); IPv6 has none.
+    pub fn is_intact(&self, frame: &[u8]) -> bool {
+        let header = frame.get(self.header..self.transport);
+        self.source.is_ipv6() || header.is_some_and(|bytes| checksum::of(bytes) == 0)
     }
 
     /// Whether it is a fragment that holds no transport header.

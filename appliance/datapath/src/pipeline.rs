@@ -280,7 +280,7 @@ impl Datapath {
         if let Some(key) = &key
             && !witness.is_tracing()
             && let Some(path) = self.flows.find(key, self.epoch, now)
-            && path.takes(headers)
+            && path.takes(headers, frame.bytes())
             && self.touch(&path, headers, now)
         {
             return self.follow_from_trunk(incoming, vap, &path, frame, witness);
@@ -309,7 +309,7 @@ impl Datapath {
         if let Some(gateway) = gateway {
             witness.note(|| steps::router(gateway));
         }
-        let forward = match forward::decide(&self.tables, vap, headers) {
+        let forward = match forward::decide(&self.tables, vap, headers, frame.bytes()) {
             Ok(forward) => forward,
             Err(refusal) => return self.refuse(incoming, vap, refusal, frame, witness),
         };

@@ -124,10 +124,13 @@ pub fn gateway_at(tables: &Tables, vni: Vni, ip: IpAddr) -> Option<&Gateway> {
     }
 }
 
-/// What a gateway tells of a packet to itself that it does not answer.
+/// What a gateway tells of a packet to itself that it does not answer: of the
+/// protocols with ports it speaks TCP and UDP alone (RFC 1122, section 3.2.2.1).
 pub fn unserved(headers: &Headers) -> icmp::Error {
-    match headers.ip.as_ref().map(|ip| ip.l4) {
-        Some(L4::Tcp { .. } | L4::Ports { .. }) => icmp::Error::Port,
+    match headers.ip.as_ref().map(|ip| (ip.protocol, ip.l4)) {
+        Some((protocol::TCP | protocol::UDP, L4::Tcp { .. } | L4::Ports { .. })) => {
+            icmp::Error::Port
+        }
         _ => icmp::Error::Protocol,
     }
 }

@@ -152,12 +152,66 @@ fn what_a_router_refuses() {
             DropReason::Gateway,
             Some((3, 3)),
         ),
+        // Of the protocols with ports, routers speak neither SCTP nor DCCP.
+        (
+            of_protocol(132, &packet(at(3, 254), 64, 10)),
+            DropReason::Gateway,
+            Some((3, 2)),
+        ),
+        (
+            of_protocol(33, &packet(at(3, 254), 64, 10)),
+            DropReason::Gateway,
+            Some((3, 2)),
+        ),
     ];
     for (frame, reason, error) in refused {
         let outcome = rig.trunk(&with_tag(&frame, 101));
         assert_eq!(outcome.verdict, Verdict::Drop(reason));
         assert_eq!(outcome.sent.first().map(icmp_error), error);
     }
+}
+
+/// The packet with another protocol number.
+fn of_protocol(number: u8, frame: &[u8]) -> Vec<u8> {
+    let (mut header, payload) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
+    header.protocol = etherparse::IpNumber(number);
+    header.header_checksum = header.calc_header_checksum();
+    [&frame[..14], &header.to_bytes(), payload].concat()
+}
+
+#[test]
+fn a_damaged_header_is_not_routed() {
+    let mut rig = rig();
+    let damaged = |to: Mac, destination| {
+        let mut frame = with_tag(&between(mac(1), to, destination, 64, 1400), 101);
+        frame[29] ^= 1;
+        frame
+    };
+    let routed = damaged(gateway_mac(0), at(3, 21));
+    let dropped = Verdict::Drop(DropReason::MalformedIp);
+    assert_eq!(twice(&mut rig, &routed).verdict, dropped);
+    let good = with_tag(&packet(at(3, 21), 64, 1400), 101);
+    assert_eq!(twice(&mut rig, &good).verdict, Verdict::Send(Side::Trunk));
+    assert_eq!(twice(&mut rig, &routed).verdict, dropped);
+    let to_gateway = damaged(gateway_mac(0), at(0, 254));
+    rig.assert_dropped(Side::Trunk, &to_gateway, DropReason::MalformedIp);
+    // What is only switched is its receiver's to judge.
+    let switched = damaged(mac(2), ip(2).into());
+    let outcome = twice(&mut rig, &switched);
+    assert_eq!(outcome.sent[0].bytes[16..], switched[16..]);
+}
+
+#[test]
+fn what_is_too_large_is_told_wherever_its_station_is() {
+    let mut rig = rig();
+    rig.put(&[
+        mtu(GREEN, 600),
+        neighbor_at(GREEN, 3, 99),
+        flood(GREEN, PEER),
+    ]);
+    let outcome = rig.trunk(&with_tag(&packet(at(3, 99), 64, 1400), 101));
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::TooBig));
+    assert_eq!(icmp_error(&outcome.sent[0]), (3, 4));
 }
 
 /// Type and code of an ICMP error from red's gateway to .1.

@@ -132,7 +132,9 @@ impl Model {
 /// What a gateway tells of a packet to itself that it does not answer.
 fn unserved(ip: &Ip) -> Trouble {
     match ip.transport {
-        Transport::Tcp { .. } | Transport::Ports { .. } if !ip.is_later_fragment() => {
+        Transport::Tcp { .. } | Transport::Ports { protocol: 17, .. }
+            if !ip.is_later_fragment() =>
+        {
             Trouble::NoPort
         }
         _ => Trouble::NoProtocol,
