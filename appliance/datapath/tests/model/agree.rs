@@ -8,13 +8,19 @@ use etherparse::{Ipv4Header, PacketBuilder, UdpHeader};
 use nve_datapath::*;
 use nve_protocol::*;
 
+use crate::converse::Entry;
 use crate::generate::{Case, Edit, Step};
 use crate::packet::{self, ETHERNET};
 use crate::rules::{Arrival, Model, Outcome, Outer, Sent, TRUNK_MTU, Tag, UPLINK_MTU, hex};
 use crate::world::{self, UPLINK_MAC, VTEP, WAY_OUT};
 
-/// How often each frame is processed: the flow cache knows all but the first.
-const TIMES: usize = 3;
+/// How often what comes in on the uplink does.
+const ARRIVALS: usize = 2;
+/// Connections and packets in fragments of which there will be fewer.
+const PLENTY: u32 = 1024;
+/// How long a next hop is not asked again that has answered, and then until all are.
+const ASKED: u64 = 30_000_000_000;
+const ASKED_AGAIN: u64 = 200_000_000;
 
 /// What was done, for the report.
 #[derive(Debug, Default, Clone, Copy)]
@@ -66,6 +72,7 @@ fn read_tunnelled(bytes: &[u8]) -> Sent {
     assert_eq!(ethernet[12..], [0x08, 0x00]);
     let (ip, datagram) = Ipv4Header::from_slice(packet).unwrap();
     assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+    assert_eq!(ip.ecn.value(), 0);
     assert!(ip.dont_fragment && !ip.more_fragments && ip.options.is_empty());
     assert_eq!(usize::from(ip.total_len), packet.len());
     assert_eq!(ip.source, VTEP.octets());
@@ -78,6 +85,7 @@ fn read_tunnelled(bytes: &[u8]) -> Sent {
     Sent::Tunnel {
         next_hop: Mac(ethernet[..6].try_into().unwrap()),
         vtep: Ipv4Addr::from(ip.destination).into(),
+        dscp: ip.dscp.value(),
         vni: u32::from_be_bytes([0, header[4], header[5], header[6]]),
         inner: inner.to_vec(),
     }
@@ -108,9 +116,9 @@ impl Node {
             flows,
             seed: 7,
             connections: nve_datapath::connections::Config {
-                connections: 64,
-                connections_per_vap: 32,
-                fragments: 16,
+                connections: PLENTY,
+                connections_per_vap: case.limit.unwrap_or(PLENTY),
+                fragments: PLENTY,
                 seed: 8,
                 timeouts: nve_datapath::connections::Timeouts::default(),
             },
@@ -134,11 +142,19 @@ impl Node {
         })
     }
 
-    /// Has everyone asked who the next hops are, so that the next answers count.
-    fn ask(&mut self) {
-        for _ in 0..2 {
-            self.datapath.tick(Nanos(u64::MAX), &mut Nowhere);
-        }
+    /// Puts tables of their own in the place of those there are.
+    fn refill(&mut self, now: Nanos, records: &[Record]) {
+        self.datapath.update(now, |tables| {
+            let mut other = Tables::new(tables.capacity());
+            for record in records {
+                other.put(record).unwrap();
+            }
+            tables.replace(other);
+        });
+    }
+
+    fn tick(&mut self, now: Nanos) {
+        self.datapath.tick(now, &mut Nowhere);
     }
 
     fn process(
@@ -194,78 +210,194 @@ impl Node {
     }
 }
 
+/// A case as it goes on.
+struct Run<'a> {
+    case: &'a Case,
+    nodes: [Node; 2],
+    model: Model,
+    now: Nanos,
+    tally: Tally,
+    /// Frames that came in, newest last.
+    entries: Vec<Entry>,
+}
+
 /// Runs a case; the error says where they disagree.
 pub fn run(case: &Case) -> Result<Tally, String> {
-    let mut nodes = [
-        Node::new("fast path", case, case.flows),
-        Node::new("slow path", case, 0),
-    ];
-    let mut model = Model::default();
-    let mut tally = Tally::default();
-    let mut now = Nanos(1);
-    let present = |(at, _): &(usize, Record)| case.missing >> (at % 64) & 1 == 0;
-    let topology: Vec<Edit> = world::topology()
-        .into_iter()
-        .enumerate()
-        .filter(present)
-        .map(|(_, record)| Edit::Put(record))
-        .collect();
-    change(&mut nodes, &mut model, now, &topology)?;
-    for (at, ip) in [WAY_OUT, world::VTEPS[0], world::VTEPS[1]]
-        .iter()
-        .enumerate()
-    {
-        let mac = Mac([0x52, 0x54, 0, 0, 0, 10 + at as u8]);
-        let arrival = Arrival::Arp { ip: *ip, mac };
-        let want = model.uplink(&arrival);
-        nodes.iter_mut().for_each(Node::ask);
-        compare(
-            &mut nodes,
-            now,
-            Side::Uplink,
-            &encode(&arrival),
-            None,
-            &want,
-        )?;
-    }
+    let mut run = Run {
+        case,
+        nodes: [
+            Node::new("fast path", case, case.flows),
+            Node::new("slow path", case, 0),
+        ],
+        model: Model::new(case.limit.unwrap_or(PLENTY)),
+        now: Nanos(1),
+        tally: Tally::default(),
+        entries: Vec::new(),
+    };
+    run.begin()?;
     for step in &case.steps {
+        run.step(step)?;
+    }
+    Ok(run.tally)
+}
+
+impl Run<'_> {
+    /// The topology, and answers of all next hops.
+    fn begin(&mut self) -> Result<(), String> {
+        let present = |(at, _): &(usize, Record)| self.case.missing >> (at % 64) & 1 == 0;
+        let topology = world::topology(self.case.stateful, self.case.default);
+        let records = topology.into_iter().enumerate().filter(present);
+        let edits: Vec<Edit> = records.map(|(_, record)| Edit::Put(record)).collect();
+        self.change(&edits)?;
+        let stations = [WAY_OUT, world::VTEPS[0], world::VTEPS[1]];
+        self.ask();
+        for (last, ip) in (10..).zip(stations) {
+            let mac = Mac([0x52, 0x54, 0, 0, 0, last]);
+            self.uplink(&Arrival::Arp { ip, mac })?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Change(edits) => change(&mut nodes, &mut model, now, edits)?,
-            Step::Wait { nanos } => now.0 += nanos,
+            Step::Change(edits) => self.change(edits),
+            Step::Refill => self.refill(),
+            Step::Wait { nanos } => {
+                self.now.0 += nanos;
+                Ok(())
+            }
             Step::Trunk {
                 tag,
                 frame,
                 partial,
+                times,
             } => {
-                let with_partial = partial.then(|| frame.encode_partial()).flatten();
-                let (bytes, partial) = match with_partial {
-                    Some((bytes, partial)) => (bytes, Some(partial)),
-                    None => (frame.encode(), None),
-                };
-                let (bytes, partial) = match tag {
-                    Tag::None => (bytes, None),
-                    Tag::Vlan(tci) => (packet::tagged(&bytes, *tci), partial.map(behind_tag)),
-                };
-                for _ in 0..TIMES {
-                    let want = model.trunk(*tag, frame);
-                    tally.count(&want);
-                    compare(&mut nodes, now, Side::Trunk, &bytes, partial, &want)?;
-                }
+                let (tag, frame) = (*tag, frame.clone());
+                self.enter(Entry::Trunk { tag, frame }, *partial, *times)
             }
-            Step::Uplink(arrival) => {
-                let bytes = encode(arrival);
-                for _ in 0..TIMES {
-                    if matches!(arrival, Arrival::Arp { .. }) {
-                        nodes.iter_mut().for_each(Node::ask);
-                    }
-                    let want = model.uplink(arrival);
-                    tally.count(&want);
-                    compare(&mut nodes, now, Side::Uplink, &bytes, None, &want)?;
+            Step::Uplink(arrival) => self.enter(Entry::Uplink(arrival.clone()), false, ARRIVALS),
+            Step::Turn {
+                earlier,
+                turn,
+                times,
+            } => {
+                let entry = self.entries.iter().rev().nth(*earlier);
+                match entry.and_then(|entry| entry.follow(*turn)) {
+                    Some(entry) => self.enter(entry, false, *times),
+                    None => Ok(()),
                 }
             }
         }
     }
-    Ok(tally)
+
+    fn enter(&mut self, entry: Entry, partial: bool, times: usize) -> Result<(), String> {
+        for _ in 0..times {
+            match &entry {
+                Entry::Trunk { tag, frame } => self.trunk(*tag, frame, partial)?,
+                Entry::Uplink(arrival) => {
+                    if matches!(arrival, Arrival::Arp { .. }) {
+                        self.ask();
+                    }
+                    self.uplink(arrival)?;
+                }
+            }
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Waits until everyone has been asked who the next hops are, so that the next
+    /// answers count.
+    fn ask(&mut self) {
+        for nanos in [ASKED, ASKED_AGAIN] {
+            self.now.0 += nanos;
+            self.nodes.iter_mut().for_each(|node| node.tick(self.now));
+        }
+    }
+
+    fn trunk(&mut self, tag: Tag, frame: &packet::Frame, partial: bool) -> Result<(), String> {
+        let with_partial = partial.then(|| frame.encode_partial()).flatten();
+        let (bytes, partial) = match with_partial {
+            Some((bytes, partial)) => (bytes, Some(partial)),
+            None => (frame.encode(), None),
+        };
+        let (bytes, partial) = match tag {
+            Tag::None => (bytes, None),
+            Tag::Vlan(tci) => (packet::tagged(&bytes, tci), partial.map(behind_tag)),
+        };
+        self.model.pass(self.now.0);
+        let want = self.model.trunk(tag, frame);
+        self.compare(Side::Trunk, &bytes, partial, want)
+    }
+
+    fn uplink(&mut self, arrival: &Arrival) -> Result<(), String> {
+        self.model.pass(self.now.0);
+        let want = self.model.uplink(arrival);
+        self.compare(Side::Uplink, &encode(arrival), None, want)
+    }
+
+    fn change(&mut self, edits: &[Edit]) -> Result<(), String> {
+        let edit = |edit: &Edit| match edit {
+            Edit::Put(record) => self.model.put(record),
+            Edit::Delete(key) => Ok(self.model.delete(key)),
+        };
+        let want: Vec<_> = edits.iter().map(edit).collect();
+        self.model.changed();
+        for node in &mut self.nodes {
+            let got = node.change(self.now, edits);
+            if got != want {
+                let name = node.name;
+                return Err(format!("{edits:?}\n{name}: {got:?}\nmodel: {want:?}"));
+            }
+        }
+        self.same_tables()
+    }
+
+    fn refill(&mut self) -> Result<(), String> {
+        let records = self.model.all();
+        for node in &mut self.nodes {
+            node.refill(self.now, &records);
+        }
+        self.same_tables()
+    }
+
+    fn same_tables(&self) -> Result<(), String> {
+        let digest = self.model.digest();
+        match self
+            .nodes
+            .iter()
+            .all(|node| node.datapath.tables().digest() == digest)
+        {
+            true => Ok(()),
+            false => Err("the digests of the tables differ".into()),
+        }
+    }
+
+    fn compare(
+        &mut self,
+        side: Side,
+        bytes: &[u8],
+        partial: Option<PartialChecksum>,
+        mut want: Outcome,
+    ) -> Result<(), String> {
+        self.tally.count(&want);
+        want.sent.sort();
+        for node in &mut self.nodes {
+            // Where there is little room, nothing is left that has expired: what makes
+            // room for others would depend on it.
+            if self.case.limit.is_some() {
+                node.tick(self.now);
+            }
+            let got = node.process(self.now, side, bytes, partial);
+            if got != want {
+                let (bytes, name) = (hex(bytes), node.name);
+                return Err(format!(
+                    "{side:?} {bytes}\n{name}: {got:#?}\nmodel: {want:#?}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Tally {
@@ -280,48 +412,6 @@ fn behind_tag(partial: PartialChecksum) -> PartialChecksum {
         start: partial.start + packet::TAG as u16,
         ..partial
     }
-}
-
-fn change(nodes: &mut [Node], model: &mut Model, now: Nanos, edits: &[Edit]) -> Result<(), String> {
-    let edit = |edit: &Edit| match edit {
-        Edit::Put(record) => model.put(record),
-        Edit::Delete(key) => Ok(model.delete(key)),
-    };
-    let want: Vec<_> = edits.iter().map(edit).collect();
-    model.changed();
-    for node in nodes {
-        let got = node.change(now, edits);
-        if got != want || node.datapath.tables().digest() != model.digest() {
-            return Err(format!(
-                "{edits:?}\n{}: {got:?}\nmodel: {want:?}",
-                node.name
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn compare(
-    nodes: &mut [Node],
-    now: Nanos,
-    side: Side,
-    bytes: &[u8],
-    partial: Option<PartialChecksum>,
-    want: &Outcome,
-) -> Result<(), String> {
-    let mut want = want.clone();
-    want.sent.sort();
-    for node in nodes {
-        let got = node.process(now, side, bytes, partial);
-        if got != want {
-            let bytes = hex(bytes);
-            return Err(format!(
-                "{side:?} {bytes}\n{}: {got:#?}\nmodel: {want:#?}",
-                node.name
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The bytes of what comes in on the uplink.

@@ -10,7 +10,9 @@ use nve_protocol::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::packet::{Arp, Body, Defect, Frame, Ip, Transport};
+use crate::client::Damage;
+use crate::converse::Turn;
+use crate::packet::{Arp, Body, Defect, Dhcp4, Dhcp6, Frame, Ip, Transport};
 use crate::rules::{Arrival, Outer, Tag};
 use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
 
@@ -19,6 +21,12 @@ use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
 pub struct Case {
     /// Which records of the topology are missing, by bit.
     pub missing: u64,
+    /// Which groups are stateful, by bit.
+    pub stateful: u8,
+    /// Whether groups are like those that Neutron makes by default.
+    pub default: bool,
+    /// Most connections of a VAP; `None` for more than there will be.
+    pub limit: Option<u32>,
     pub trunk_checksum: bool,
     /// Entries of the flow cache: few, so that they replace each other.
     pub flows: u32,
@@ -29,13 +37,23 @@ pub struct Case {
 pub enum Step {
     /// Changes that come as one.
     Change(Vec<Edit>),
+    /// All records again, in tables of their own.
+    Refill,
     Trunk {
         tag: Tag,
         frame: Frame,
         /// Whether the transport checksum is left to the NIC.
         partial: bool,
+        /// How often: the flow cache knows all but the first.
+        times: usize,
     },
     Uplink(Arrival),
+    /// What follows from an earlier frame, counted from the newest.
+    Turn {
+        earlier: usize,
+        turn: Turn,
+        times: usize,
+    },
     Wait {
         nanos: u64,
     },
@@ -52,9 +70,15 @@ pub fn case() -> impl Strategy<Value = Case> {
         3 => Just(0),
         2 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c)| a & b & c),
     ];
-    (missing, any::<bool>(), 0u32..3, vec(step(), 1..12)).prop_map(
-        |(missing, trunk_checksum, flows, steps)| Case {
+    let groups = (0u8..16, any::<bool>());
+    let limit = prop_oneof![2 => Just(None), 1 => (1u32..4).prop_map(Some)];
+    let memory = (any::<bool>(), 0u32..3, limit);
+    (missing, groups, memory, vec(step(), 1..16)).prop_map(
+        |(missing, (stateful, default), (trunk_checksum, flows, limit), steps)| Case {
             missing,
+            stateful,
+            default,
+            limit,
             trunk_checksum,
             flows: 4 << (2 * flows),
             steps,
@@ -62,18 +86,46 @@ pub fn case() -> impl Strategy<Value = Case> {
     )
 }
 
+fn times() -> BoxedStrategy<usize> {
+    prop_oneof![60 => Just(2usize), 20 => Just(1), 20 => Just(3), 1 => Just(60)].boxed()
+}
+
 fn step() -> BoxedStrategy<Step> {
     prop_oneof![
-        10 => (tag(), trunk_frame(), prop::bool::weighted(0.2)).prop_map(
-            |(tag, (at, frame), partial)| Step::Trunk {
+        20 => (tag(), trunk_frame(), prop::bool::weighted(0.2), times()).prop_map(
+            |(tag, (at, frame), partial, times)| Step::Trunk {
                 tag: tag.unwrap_or(Tag::Vlan(world::vlan(at).get())),
                 frame,
                 partial,
+                times,
             }
         ),
-        4 => arrival().prop_map(Step::Uplink),
-        2 => vec(edit(), 1..4).prop_map(Step::Change),
-        1 => (0u64..20).prop_map(|exponent| Step::Wait { nanos: 1_000_000 << exponent }),
+        8 => arrival().prop_map(Step::Uplink),
+        20 => (prop_oneof![3 => Just(0usize), 1 => 0usize..4], turn(), times()).prop_map(
+            |(earlier, turn, times)| Step::Turn { earlier, turn, times }
+        ),
+        5 => vec(edit(), 1..4).prop_map(Step::Change),
+        1 => Just(Step::Refill),
+        3 => prop_oneof![6 => 0u64..20, 1 => 0u64..31]
+            .prop_map(|exponent| Step::Wait { nanos: 1_000_000 << exponent }),
+    ]
+    .boxed()
+}
+
+fn turn() -> BoxedStrategy<Turn> {
+    const FLAGS: [u8; 7] = [0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14];
+    prop_oneof![
+        4 => (0usize..7).prop_map(|flags| Turn::Again { flags: FLAGS[flags] }),
+        8 => (0usize..7).prop_map(|flags| Turn::Answer { flags: FLAGS[flags] }),
+        2 => Just(Turn::First),
+        4 => (prop_oneof![Just(1u16), Just(2), 3u16..200], any::<bool>())
+            .prop_map(|(offset, more)| Turn::Later { offset, more }),
+        3 => (0usize..7, 0u8..3, prop_oneof![Just(8usize), Just(7), Just(100), 0usize..2000])
+            .prop_map(|(kind, code, shown)| Turn::Error {
+                kind: [3u8, 11, 1, 2, 4, 12, 5][kind],
+                code,
+                shown,
+            }),
     ]
     .boxed()
 }
@@ -95,12 +147,12 @@ fn edit() -> BoxedStrategy<Edit> {
     prop_oneof![
         3 => record().prop_map(Edit::Put),
         2 => record().prop_map(|record| Edit::Delete(record.key())),
-        2 => (0usize..128).prop_map(|at| {
-            let topology = world::topology();
+        2 => (0usize..256).prop_map(|at| {
+            let topology = world::topology(0, at % 2 == 0);
             Edit::Delete(topology[at % topology.len()].key())
         }),
-        2 => (0usize..128).prop_map(|at| {
-            let topology = world::topology();
+        2 => (0usize..256).prop_map(|at| {
+            let topology = world::topology(at as u8, at % 2 == 0);
             Edit::Put(topology[at % topology.len()])
         }),
     ]
@@ -109,7 +161,7 @@ fn edit() -> BoxedStrategy<Edit> {
 
 fn record() -> BoxedStrategy<Record> {
     let small = || (0usize..12, 0usize..12, 0usize..12, any::<bool>());
-    (0usize..14, small())
+    (0usize..20, small())
         .prop_map(|(kind, (a, b, c, flag))| match kind {
             0 => world::vap(a, b, c % 4 == 1, flag),
             1 => world::fdb(a, world::any_mac(b * 2), c),
@@ -123,7 +175,7 @@ fn record() -> BoxedStrategy<Record> {
             6 => world::gateway(a, b, flag, c),
             9 => Record::Group(Group {
                 group: world::group(a),
-                stateful: false,
+                stateful: flag,
             }),
             10 => world::rule(a, b),
             11 => world::member(a, b, c, flag),
@@ -138,6 +190,11 @@ fn record() -> BoxedStrategy<Record> {
                 c,
                 flag,
             ),
+            13 | 14 => world::qos(a, b, c, a + b + c),
+            15 => world::subnet(a, flag, b),
+            16 => world::dns(a, flag, 12 * b + c),
+            17 => world::host_route(a, b),
+            18 => world::dhcp_option(a, b, c, flag),
             _ => world::route(a, b, (c, a), flag),
         })
         .boxed()
@@ -222,7 +279,33 @@ impl Draft {
                 };
                 Body::Ip(match ip.transport {
                     Transport::Neighbor { .. } if six => as_neighbor(ip, destination, source_mac),
-                    Transport::Neighbor { .. } => Ip {
+                    Transport::Solicitation { .. } if six => {
+                        as_solicitation(ip, destination, source_mac)
+                    }
+                    Transport::Dhcp4(message) if !six => as_client4(
+                        Ip {
+                            transport: Transport::Other(17),
+                            ..ip
+                        },
+                        *message,
+                        destination,
+                        network,
+                        source_mac,
+                    ),
+                    Transport::Dhcp6(message) if six => as_client6(
+                        Ip {
+                            transport: Transport::Other(17),
+                            ..ip
+                        },
+                        *message,
+                        destination,
+                        network,
+                        source_mac,
+                    ),
+                    Transport::Neighbor { .. }
+                    | Transport::Solicitation { .. }
+                    | Transport::Dhcp4(_)
+                    | Transport::Dhcp6(_) => Ip {
                         transport: Transport::Other(47),
                         ..ip
                     },
@@ -309,6 +392,125 @@ fn as_neighbor(ip: Ip, (_, odd): (usize, usize), own: Mac) -> Ip {
     }
 }
 
+/// A router solicitation, right but for few.
+fn as_solicitation(ip: Ip, (_, odd): (usize, usize), own: Mac) -> Ip {
+    let nowhere = matches!(odd, 1 | 2);
+    Ip {
+        source: match nowhere {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => ip.source,
+        },
+        destination: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2).into(),
+        hop_limit: if odd == 10 { 254 } else { 255 },
+        payload: if odd == 9 { 3 } else { 0 },
+        transport: Transport::Solicitation {
+            link: match odd {
+                1 | 5 => None,
+                8 => Some(world::mac(77)),
+                _ => Some(own),
+            },
+        },
+        ..ip
+    }
+}
+
+/// Addresses that the draft of a client's message has for those that depend on who
+/// sends it: the first of the network, or a bit of what is next to it.
+fn near4(drawn: Ipv4Addr, network: usize) -> Ipv4Addr {
+    let [_, _, kind, host] = drawn.octets();
+    let host = usize::from(host);
+    let ip = match kind {
+        0 => return Ipv4Addr::UNSPECIFIED,
+        1 => world::address(network, world::station(network, host % 2), false),
+        2 => world::gateway_address(host, network, false),
+        3 => return Ipv4Addr::new(169, 254, 0, 67),
+        _ => world::outside(host as u8, false),
+    };
+    match ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => unreachable!("version 4 was asked for"),
+    }
+}
+
+fn near6(drawn: Ipv6Addr, network: usize) -> Ipv6Addr {
+    let [.., kind, host] = drawn.octets();
+    let ip = match kind {
+        0..2 => world::address(
+            network,
+            world::station(network, usize::from(host % 2)),
+            true,
+        ),
+        _ => world::outside(host, true),
+    };
+    match ip {
+        IpAddr::V6(ip) => ip,
+        IpAddr::V4(_) => unreachable!("version 6 was asked for"),
+    }
+}
+
+fn as_client4(
+    ip: Ip,
+    message: Dhcp4,
+    (a, odd): (usize, usize),
+    network: usize,
+    source_mac: Mac,
+) -> Ip {
+    let near = |ip| near4(ip, network);
+    let client = near(message.client);
+    Ip {
+        source: match client.is_unspecified() && odd > 0 {
+            true => Ipv4Addr::UNSPECIFIED.into(),
+            false => ip.source,
+        },
+        destination: match a {
+            0..3 => world::gateway_address(a % 2, network, false),
+            3 => ip.destination,
+            _ => Ipv4Addr::BROADCAST.into(),
+        },
+        payload: 0,
+        transport: Transport::Dhcp4(Box::new(Dhcp4 {
+            client,
+            mac: if odd == 11 {
+                world::mac(77)
+            } else {
+                source_mac
+            },
+            requested: message.requested.map(near),
+            server: message.server.map(near),
+            ..message
+        })),
+        ..ip
+    }
+}
+
+fn as_client6(
+    ip: Ip,
+    message: Dhcp6,
+    (a, odd): (usize, usize),
+    network: usize,
+    source_mac: Mac,
+) -> Ip {
+    let near = |ip: &mut Ipv6Addr| *ip = near6(*ip, network);
+    let mut message = message;
+    for (_, addresses) in &mut message.associations {
+        addresses.iter_mut().for_each(near);
+    }
+    Ip {
+        source: match odd {
+            0 => Ipv6Addr::UNSPECIFIED.into(),
+            1..4 => ip.source,
+            _ => world::link_local(source_mac).into(),
+        },
+        destination: match a {
+            0 => ip.destination,
+            _ => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2).into(),
+        },
+        payload: 0,
+        transport: Transport::Dhcp6(Box::new(message)),
+        ..ip
+    }
+}
+
 fn any_address((a, b): (usize, usize), six: bool) -> IpAddr {
     match a {
         0..12 => world::address(a, world::station(a, b), six),
@@ -372,7 +574,7 @@ fn ip() -> BoxedStrategy<Draft> {
     let fragment = prop_oneof![
         8 => Just(None),
         1 => Just(Some((0u16, true))),
-        1 => (1u16..200, any::<bool>()).prop_map(Some),
+        1 => (prop_oneof![8 => 1u16..200, 1 => 8000u16..8192], any::<bool>()).prop_map(Some),
     ];
     let options = prop_oneof![6 => Just(0usize), 1 => 0usize..4, 1 => Just(9)];
     let payload = prop_oneof![
@@ -387,6 +589,7 @@ fn ip() -> BoxedStrategy<Draft> {
         1 => Just(Some(Defect::HeaderLength)),
         1 => Just(Some(Defect::TooLong)),
         1 => Just(Some(Defect::Cut)),
+        2 => Just(Some(Defect::Checksum)),
     ];
     let rest = (fragment, options, transport(), payload, defect);
     (addresses, fields, rest)
@@ -444,18 +647,124 @@ fn transport() -> BoxedStrategy<Transport> {
             let (source, destination) = if six { (547, 546) } else { (67, 68) };
             Transport::Ports { protocol: 17, source, destination }
         }),
-        3 => (0usize..13, 0u16..2).prop_map(|(kind, id)| {
+        3 => (0usize..15, 0u16..2, prop_oneof![6 => Just(0u8), 1 => 1u8..3]).prop_map(|(kind, id, code)| {
             // Echo of both versions, errors, and what has no meaning in one of them.
-            let kind = [8u8, 128, 0, 129, 3, 11, 1, 2, 13, 130, 131, 134, 137][kind];
-            Transport::Icmp { kind, code: 0, id }
+            let kind = [8u8, 128, 0, 129, 3, 11, 1, 2, 13, 130, 131, 134, 137, 14, 139][kind];
+            Transport::Icmp { kind, code, id }
         }),
         1 => (0usize..3, port(), port()).prop_map(|(protocol, source, destination)| {
             let protocol = [132, 136, 33][protocol];
             Transport::Ports { protocol, source, destination }
         }),
         1 => (0usize..3).prop_map(|at| Transport::Other([47, 50, 59][at])),
+        1 => Just(Transport::Solicitation { link: None }),
+        2 => client4(),
+        2 => client6(),
     ]
     .boxed()
+}
+
+fn damage() -> BoxedStrategy<Option<Damage>> {
+    prop_oneof![
+        20 => Just(None),
+        1 => Just(Some(Damage::Foreign)),
+        1 => Just(Some(Damage::Cut)),
+    ]
+    .boxed()
+}
+
+/// Addresses are replaced by those that mean something where it is sent.
+fn client4() -> BoxedStrategy<Transport> {
+    let kind = prop_oneof![12 => Just(1u8), 12 => Just(3), 1 => Just(4), 1 => Just(7), 3 => Just(8), 1 => 0u8..10];
+    let ip = || (1u8..5, 0u8..2).prop_map(|(kind, host)| Ipv4Addr::new(0, 0, kind, host));
+    let client = prop_oneof![2 => Just(Ipv4Addr::UNSPECIFIED), 1 => ip()];
+    let addresses = (
+        client,
+        proptest::option::of(ip()),
+        proptest::option::of(ip()),
+    );
+    let parameters = prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(vec![1, 3, 6, 12, 15, 28, 121])),
+        1 => Just(Some(vec![26, 67, 249])),
+        1 => vec(any::<u8>(), 0..20).prop_map(Some),
+    ];
+    let most = prop_oneof![
+        Just(None),
+        Just(Some(1500)),
+        Just(Some(700)),
+        any::<u16>().prop_map(Some)
+    ];
+    let identifier = proptest::option::of(vec(any::<u8>(), 0..9));
+    let odd = (
+        prop::bool::weighted(0.03),
+        any::<u32>(),
+        any::<bool>(),
+        damage(),
+    );
+    (kind, addresses, parameters, most, identifier, odd)
+        .prop_map(
+            |(kind, (client, requested, server), parameters, most, identifier, odd)| {
+                let (relayed, id, broadcast, damage) = odd;
+                Transport::Dhcp4(Box::new(Dhcp4 {
+                    kind,
+                    id,
+                    broadcast,
+                    client,
+                    relay: if relayed {
+                        Ipv4Addr::LOCALHOST
+                    } else {
+                        Ipv4Addr::UNSPECIFIED
+                    },
+                    mac: Mac::default(),
+                    requested,
+                    server,
+                    parameters,
+                    most,
+                    identifier,
+                    damage,
+                }))
+            },
+        )
+        .boxed()
+}
+
+fn client6() -> BoxedStrategy<Transport> {
+    let kind = prop_oneof![8 => Just(1u8), 8 => Just(3), 2 => 4u8..7, 1 => 8u8..10, 2 => Just(11), 1 => 0u8..13];
+    let client = prop_oneof![12 => Just(Some(vec![0, 1, 2, 3])), 1 => Just(None)];
+    // Right, none, and another's; the right one goes with some types alone.
+    let server = prop_oneof![8 => Just(2u8), 1 => Just(0), 1 => Just(1)];
+    let ip = (0u8..4, 0u8..2).prop_map(|(kind, host)| {
+        Ipv6Addr::from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kind, host])
+    });
+    let association = (any::<[u8; 4]>(), vec(ip, 0..3));
+    let associations = prop_oneof![
+        8 => vec(association.clone(), 0..3),
+        1 => vec(association, 3..40),
+    ];
+    let parameters = prop_oneof![Just(None), Just(Some(vec![23, 24])), Just(Some(vec![]))];
+    let odd = (any::<bool>(), any::<[u8; 3]>(), damage());
+    (kind, client, server, associations, parameters, odd)
+        .prop_map(
+            |(kind, client, server, associations, parameters, (rapid, id, damage))| {
+                let wanted = matches!(kind, 3 | 5 | 8 | 9);
+                Transport::Dhcp6(Box::new(Dhcp6 {
+                    kind,
+                    id,
+                    client,
+                    server: match server {
+                        2 if wanted => Some(vec![0, 3, 0, 1, 0x0e, b's', b'l', b'u', b'i', b'c']),
+                        2 | 0 => None,
+                        _ => Some(vec![9; 8]),
+                    },
+                    associations,
+                    parameters,
+                    rapid,
+                    damage,
+                }))
+            },
+        )
+        .boxed()
 }
 
 fn arrival() -> BoxedStrategy<Arrival> {

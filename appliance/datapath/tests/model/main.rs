@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agree;
+mod client;
+mod converse;
 mod generate;
 mod packet;
 mod rules;

@@ -11,7 +11,9 @@ use etherparse::{
     Ipv4Options, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader,
 };
 use nve_datapath::PartialChecksum;
-use nve_protocol::Mac;
+use nve_protocol::{DropReason, Mac};
+
+pub use crate::client::{Dhcp4, Dhcp6};
 
 pub const ETHERNET: usize = 14;
 pub const TAG: usize = 4;
@@ -25,6 +27,8 @@ const OPTION_LISTS: [&[u8]; 4] = [
 ];
 /// The same lists with only those options that every fragment has.
 const COPIED_OPTIONS: [&[u8]; 4] = [&[], &[0x94, 4, 0, 0], &[0x94, 4, 0, 0], &[0x94, 4, 0, 0]];
+/// How far a wrong header checksum is from the right one.
+const DAMAGE: u16 = 0x0101;
 /// An IPv6 extension header of eight bytes: a padding option.
 const EXTENSION: [u8; 6] = [1, 4, 0, 0, 0, 0];
 
@@ -77,7 +81,7 @@ pub struct Ip {
     pub defect: Option<Defect>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
     Tcp {
         source: u16,
@@ -102,6 +106,22 @@ pub enum Transport {
         target: Ipv6Addr,
         link: Option<Mac>,
     },
+    /// A router solicitation, which may tell a MAC address.
+    Solicitation {
+        link: Option<Mac>,
+    },
+    /// An ICMP error about a packet, of which it quotes the header and the first
+    /// bytes behind it, `shown` of them.
+    Error {
+        kind: u8,
+        code: u8,
+        quoted: Box<Ip>,
+        shown: usize,
+    },
+    /// What a client of DHCPv4 sends.
+    Dhcp4(Box<Dhcp4>),
+    /// What a client of DHCPv6 sends.
+    Dhcp6(Box<Dhcp6>),
     Other(u8),
 }
 
@@ -115,6 +135,8 @@ pub enum Defect {
     TooLong,
     /// Ends within the transport header.
     Cut,
+    /// IPv4: a wrong header checksum.
+    Checksum,
 }
 
 impl Frame {
@@ -154,7 +176,7 @@ impl Frame {
         }
         let (protocol, offset) = match ip.transport {
             Transport::Tcp { .. } => (6, 16),
-            Transport::Ports { protocol: 17, .. } => (17, 6),
+            _ if ip.protocol() == 17 => (17, 6),
             _ => return None,
         };
         let mut bytes = self.encode();
@@ -183,6 +205,13 @@ impl Frame {
     }
 }
 
+/// A sum of ones' complement. What follows a change of the header keeps the
+/// distance to the right one.
+fn off_by(checksum: u16, distance: u16) -> u16 {
+    // Of the two zeros, the one that whoever follows a change writes.
+    ((u32::from(checksum) + u32::from(distance)) % 0xffff) as u16
+}
+
 pub fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -207,6 +236,67 @@ fn icmp_v6(
     };
     let header = Icmpv6Header::with_checksum(message, from.octets(), to.octets(), body).unwrap();
     [header.to_bytes().as_slice(), &body[..length]].concat()
+}
+
+/// An ICMP header of the packet's version, and `body`; both are covered by the
+/// checksum, as is the data that follows.
+fn icmp_header(ip: &Ip, kind: (u8, u8), rest: [u8; 4], body: &[u8], data: &[u8]) -> Vec<u8> {
+    let covered = [body, data].concat();
+    match (ip.source, ip.destination) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            icmp_v6(from, to, kind.0, kind.1, rest, &covered, body.len())
+        }
+        _ => {
+            let message = Icmpv4Type::Unknown {
+                type_u8: kind.0,
+                code_u8: kind.1,
+                bytes5to8: rest,
+            };
+            let header = Icmpv4Header::with_checksum(message, &covered);
+            [header.to_bytes().as_slice(), body].concat()
+        }
+    }
+}
+
+/// A UDP header for the packet, and `body`; the data that follows belongs to it.
+fn udp_header(ip: &Ip, ports: (u16, u16), body: &[u8], data: &[u8]) -> Vec<u8> {
+    let payload = [body, data].concat();
+    let mut header = UdpHeader {
+        source_port: ports.0,
+        destination_port: ports.1,
+        length: (8 + payload.len()) as u16,
+        checksum: 0,
+    };
+    header.checksum = match (ip.source, ip.destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            header.calc_checksum_ipv4_raw(from.octets(), to.octets(), &payload)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            header.calc_checksum_ipv6_raw(from.octets(), to.octets(), &payload)
+        }
+        _ => unreachable!("one version"),
+    }
+    .unwrap();
+    [header.to_bytes().as_slice(), body].concat()
+}
+
+/// The option of neighbor discovery that tells a MAC address.
+fn link_option(kind: u8, link: Option<Mac>) -> Vec<u8> {
+    let option = |mac: Mac| [&[kind, 1][..], &mac.0].concat();
+    link.map(option).unwrap_or_default()
+}
+
+/// What a server of DHCP sends: the IP packet.
+pub fn served(source: IpAddr, destination: IpAddr, ports: (u16, u16), message: &[u8]) -> Vec<u8> {
+    let bare = bare(source, destination, 17, 64, 0);
+    let datagram = udp_header(&bare, ports, message, &[]);
+    ip_packet(source, destination, 17, 64, 0, &datagram)
+}
+
+/// A router advertisement to `to`: the IPv6 packet.
+pub fn router_advertisement(from: Ipv6Addr, to: Ipv6Addr, rest: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let message = icmp_v6(from, to, 134, 0, rest, body, body.len());
+    ip_packet(from.into(), to.into(), 58, 255, 0, &message)
 }
 
 /// The answer to a neighbor solicitation: the IPv6 packet.
@@ -251,7 +341,16 @@ fn ip_packet(
     traffic_class: u8,
     payload: &[u8],
 ) -> Vec<u8> {
-    let packet = Ip {
+    let packet = bare(source, destination, protocol, hop_limit, traffic_class);
+    match packet.is_v4() {
+        true => packet.encode_v4(payload, &[]),
+        false => packet.encode_v6(payload.to_vec()),
+    }
+}
+
+/// A packet that carries nothing yet.
+fn bare(source: IpAddr, destination: IpAddr, protocol: u8, hop_limit: u8, traffic_class: u8) -> Ip {
+    Ip {
         source,
         destination,
         hop_limit,
@@ -263,10 +362,6 @@ fn ip_packet(
         transport: Transport::Other(protocol),
         payload: 0,
         defect: None,
-    };
-    match packet.is_v4() {
-        true => packet.encode_v4(payload, &[]),
-        false => packet.encode_v6(payload.to_vec()),
     }
 }
 
@@ -313,9 +408,70 @@ impl Ip {
         match self.transport {
             Transport::Tcp { .. } => 6,
             Transport::Ports { protocol, .. } | Transport::Other(protocol) => protocol,
-            Transport::Icmp { .. } if self.is_v4() => 1,
-            Transport::Icmp { .. } | Transport::Neighbor { .. } => 58,
+            Transport::Dhcp4(_) | Transport::Dhcp6(_) => 17,
+            Transport::Icmp { .. } | Transport::Error { .. } if self.is_v4() => 1,
+            Transport::Icmp { .. }
+            | Transport::Error { .. }
+            | Transport::Neighbor { .. }
+            | Transport::Solicitation { .. } => 58,
         }
+    }
+
+    /// Source and destination port of a packet that shows them.
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        match self.transport {
+            _ if self.is_later_fragment() => None,
+            Transport::Tcp {
+                source,
+                destination,
+                ..
+            }
+            | Transport::Ports {
+                source,
+                destination,
+                ..
+            } => Some((source, destination)),
+            Transport::Dhcp4(_) => Some((68, 67)),
+            Transport::Dhcp6(_) => Some((546, 547)),
+            _ => None,
+        }
+    }
+
+    /// The same, if they are of UDP.
+    pub fn udp_ports(&self) -> Option<(u16, u16)> {
+        self.ports().filter(|_| self.protocol() == 17)
+    }
+
+    /// ICMP type and code of a packet that shows them.
+    pub fn icmp(&self) -> Option<(u8, u8)> {
+        match self.transport {
+            _ if self.is_later_fragment() => None,
+            Transport::Icmp { kind, code, .. } | Transport::Error { kind, code, .. } => {
+                Some((kind, code))
+            }
+            Transport::Neighbor { advertisement, .. } => {
+                Some((if advertisement { 136 } else { 135 }, 0))
+            }
+            Transport::Solicitation { .. } => Some((133, 0)),
+            _ => None,
+        }
+    }
+
+    /// Flags of TCP; none of anything else.
+    pub fn tcp_flags(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp { flags, .. } if !self.is_later_fragment() => flags,
+            _ => 0,
+        }
+    }
+
+    /// The packet as an ICMP error quotes it: its headers, and at most so many bytes
+    /// of what they carry.
+    fn quote(&self, shown: usize) -> Vec<u8> {
+        let mut bytes = self.encode();
+        let headers = bytes.len() - self.ip_payload().len();
+        bytes.truncate(headers + shown);
+        bytes
     }
 
     /// What the packet carries behind its own headers.
@@ -333,8 +489,8 @@ impl Ip {
     }
 
     fn transport_header(&self, data: &[u8]) -> Vec<u8> {
-        match self.transport {
-            Transport::Tcp {
+        match &self.transport {
+            &Transport::Tcp {
                 source,
                 destination,
                 flags,
@@ -362,31 +518,14 @@ impl Ip {
                 }
                 header.to_bytes().to_vec()
             }
-            Transport::Ports {
+            &Transport::Ports {
                 protocol: 17,
                 source,
                 destination,
-            } => {
-                let length = (8 + data.len()) as u16;
-                let mut header = UdpHeader {
-                    source_port: source,
-                    destination_port: destination,
-                    length,
-                    checksum: 0,
-                };
-                header.checksum = match (self.source, self.destination) {
-                    (IpAddr::V4(from), IpAddr::V4(to)) => {
-                        header.calc_checksum_ipv4_raw(from.octets(), to.octets(), data)
-                    }
-                    (IpAddr::V6(from), IpAddr::V6(to)) => {
-                        header.calc_checksum_ipv6_raw(from.octets(), to.octets(), data)
-                    }
-                    _ => unreachable!("one version"),
-                }
-                .unwrap();
-                header.to_bytes().to_vec()
-            }
-            Transport::Ports {
+            } => udp_header(self, (source, destination), &[], data),
+            Transport::Dhcp4(message) => udp_header(self, (68, 67), &message.encode(), data),
+            Transport::Dhcp6(message) => udp_header(self, (546, 547), &message.encode(), data),
+            &Transport::Ports {
                 source,
                 destination,
                 ..
@@ -396,53 +535,28 @@ impl Ip {
                 &[0x44; 8],
             ]
             .concat(),
-            Transport::Icmp { kind, code, id } => {
+            &Transport::Icmp { kind, code, id } => {
                 let [a, b] = id.to_be_bytes();
                 let rest = [a, b, 0, 1];
-                match (self.source, self.destination) {
-                    (IpAddr::V6(from), IpAddr::V6(to)) => {
-                        let message = Icmpv6Type::Unknown {
-                            type_u8: kind,
-                            code_u8: code,
-                            bytes5to8: rest,
-                        };
-                        Icmpv6Header::with_checksum(message, from.octets(), to.octets(), data)
-                            .unwrap()
-                            .to_bytes()
-                            .to_vec()
-                    }
-                    _ => {
-                        let message = Icmpv4Type::Unknown {
-                            type_u8: kind,
-                            code_u8: code,
-                            bytes5to8: rest,
-                        };
-                        Icmpv4Header::with_checksum(message, data)
-                            .to_bytes()
-                            .to_vec()
-                    }
-                }
+                icmp_header(self, (kind, code), rest, &[], data)
             }
+            Transport::Error {
+                kind,
+                code,
+                quoted,
+                shown,
+            } => icmp_header(self, (*kind, *code), [0; 4], &quoted.quote(*shown), data),
             Transport::Neighbor {
                 advertisement,
                 target,
                 link,
             } => {
-                let (kind, option) = if advertisement { (136, 2) } else { (135, 1) };
-                let link = link.map(|mac| [&[option, 1][..], &mac.0].concat());
-                let rest = [&target.octets()[..], &link.unwrap_or_default()].concat();
-                let (IpAddr::V6(from), IpAddr::V6(to)) = (self.source, self.destination) else {
-                    unreachable!("of version 6")
-                };
-                icmp_v6(
-                    from,
-                    to,
-                    kind,
-                    0,
-                    [0; 4],
-                    &[&rest, data].concat(),
-                    rest.len(),
-                )
+                let (kind, option) = if *advertisement { (136, 2) } else { (135, 1) };
+                let rest = [&target.octets()[..], &link_option(option, *link)].concat();
+                icmp_header(self, (kind, 0), [0; 4], &rest, data)
+            }
+            Transport::Solicitation { link } => {
+                icmp_header(self, (133, 0), [0; 4], &link_option(1, *link), data)
             }
             Transport::Other(_) => Vec::new(),
         }
@@ -462,7 +576,7 @@ impl Ip {
                 let length = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
                 bytes[at..at + 2].copy_from_slice(&(length + 60).to_be_bytes());
             }
-            Some(Defect::Cut) | None => {}
+            Some(Defect::Cut | Defect::Checksum) | None => {}
         }
         bytes
     }
@@ -492,6 +606,9 @@ impl Ip {
         bytes[1] = self.traffic_class;
         let (mut header, _) = Ipv4Header::from_slice(&bytes).unwrap();
         header.header_checksum = header.calc_header_checksum();
+        if self.defect == Some(Defect::Checksum) {
+            header.header_checksum = off_by(header.header_checksum, DAMAGE);
+        }
         [header.to_bytes().as_slice(), payload].concat()
     }
 
@@ -534,10 +651,14 @@ impl Ip {
 
     /// The pieces of an IPv4 packet for a network with a smaller MTU (RFC 791,
     /// section 3.2): as long as they may be, all of whose offsets are multiples of
-    /// eight. `None` if a piece would hold nothing.
-    pub fn pieces(&self, mtu: usize) -> Option<Vec<Vec<u8>>> {
+    /// eight. The error says why there are none: a piece would hold nothing, or the
+    /// whole packet would be larger than packets can be.
+    pub fn pieces(&self, mtu: usize) -> Result<Vec<Vec<u8>>, DropReason> {
         let payload = self.ip_payload();
         let (first_offset, last_has_more) = self.fragment.unwrap_or_default();
+        if 8 * usize::from(first_offset) + payload.len() > 65_535 {
+            return Err(DropReason::MalformedIp);
+        }
         let mut pieces = Vec::new();
         let mut at = 0;
         loop {
@@ -545,14 +666,15 @@ impl Ip {
                 0 => OPTION_LISTS[self.options % 4],
                 _ => COPIED_OPTIONS[self.options % 4],
             };
-            let room = mtu.checked_sub(20 + options.len())?;
+            let room = mtu.checked_sub(20 + options.len());
+            let room = room.ok_or(DropReason::TooBig)?;
             let rest = &payload[at..];
             let length = match rest.len() <= room {
                 true => rest.len(),
                 false => room / 8 * 8,
             };
             if length == 0 && !rest.is_empty() {
-                return None;
+                return Err(DropReason::TooBig);
             }
             let ends = length == rest.len();
             let offset = first_offset + (at / 8) as u16;
@@ -563,7 +685,7 @@ impl Ip {
             pieces.push(piece.encode_v4(&rest[..length], options));
             at += length;
             if ends {
-                return Some(pieces);
+                return Ok(pieces);
             }
         }
     }

@@ -120,6 +120,39 @@ pub fn route(at: usize, to: usize, next: (usize, usize), six: bool) -> Record {
     })
 }
 
+/// RFC 4291, appendix A.
+pub fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let octets = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    octets.into()
+}
+
+/// The network and the index of the station with an address.
+pub fn owner(ip: IpAddr) -> Option<(usize, usize)> {
+    let all = (0..NETWORKS).flat_map(|network| (0..STATIONS).map(move |index| (network, index)));
+    let mut own = all.filter(|(network, index)| {
+        address(*network, station(*network, *index), ip.is_ipv6()) == ip
+    });
+    own.next()
+}
+
 /// An address of no network here.
 pub fn outside(host: u8, six: bool) -> IpAddr {
     match six {
@@ -203,8 +236,10 @@ pub fn pair(at: usize, whose: Mac, shape: usize, six: bool) -> Record {
     })
 }
 
+pub const GROUPS: usize = 4;
+
 pub fn group(at: usize) -> GroupId {
-    GroupId([1 + (at % 3) as u8; 16])
+    GroupId([1 + (at % GROUPS) as u8; 16])
 }
 
 pub fn binding(at: usize, group_at: usize) -> Record {
@@ -228,7 +263,7 @@ pub fn rule(group_at: usize, index: usize) -> Record {
     };
     let near = address(group_at, 0, six);
     Record::Rule(Rule {
-        id: RuleId([(16 * (group_at % 3) + index) as u8; 16]),
+        id: RuleId([(16 * (group_at % GROUPS) + index) as u8; 16]),
         group: group(group_at),
         direction: if egress {
             Direction::Egress
@@ -258,6 +293,129 @@ pub fn member(group_at: usize, network: usize, index: usize, six: bool) -> Recor
     Record::Member(Member {
         group: group(group_at),
         prefix: Prefix::around(host, length).unwrap(),
+    })
+}
+
+/// Limits that are met by few frames, and marks; some that no table takes.
+pub fn qos(at: usize, egress: usize, ingress: usize, dscp: usize) -> Record {
+    Record::Qos(Qos {
+        vlan: vlan(at),
+        egress: limit(egress),
+        ingress: limit(ingress),
+        dscp: [None, None, Some(0), Some(46), Some(63), Some(10), Some(64)][dscp % 7],
+    })
+}
+
+fn limit(shape: usize) -> Limit {
+    let (kbps, burst_kbit, pps, burst_packets) = [
+        (0, 0, 0, 0),
+        (0, 0, 5, 1),
+        (0, 0, 1000, 3),
+        (8, 1, 0, 0),
+        (100, 2, 0, 0),
+        (1_000_000, 20, 2, 4),
+        (1, 0, 1, 0),
+        (u32::MAX, u32::MAX, u32::MAX, u32::MAX),
+    ][shape % 8];
+    Limit {
+        kbps,
+        burst_kbit,
+        pps,
+        burst_packets,
+    }
+}
+
+/// The subnet of a network, or with another shape a part of it.
+pub fn subnet(network: usize, six: bool, shape: usize) -> Record {
+    let length = match (six, shape / 6) {
+        (false, 1) => 25,
+        (false, _) => 24,
+        (true, 1) => 127,
+        (true, _) => 64,
+    };
+    let modes = [
+        Some(Ipv6Mode::Slaac),
+        Some(Ipv6Mode::Dhcpv6Stateful),
+        Some(Ipv6Mode::Dhcpv6Stateless),
+        None,
+    ];
+    let mode = modes[(network + shape) % 4].filter(|_| six);
+    let router = if network.is_multiple_of(NETWORKS) {
+        0
+    } else {
+        1
+    };
+    Record::Subnet(Subnet {
+        vni: vni(network),
+        prefix: Prefix::around(address(network, 1, six), length).unwrap(),
+        dhcp: shape % 6 != 5,
+        gateway: (shape % 6 != 4).then(|| gateway_address(router, network, six)),
+        ra_mode: mode.filter(|_| shape % 6 != 3),
+        address_mode: mode,
+    })
+}
+
+fn prefix_of(subnet: &Record) -> Prefix {
+    match subnet {
+        Record::Subnet(subnet) => subnet.prefix,
+        _ => unreachable!("a subnet"),
+    }
+}
+
+pub fn dns(network: usize, six: bool, index: usize) -> Record {
+    Record::Dns(Dns {
+        vni: vni(network),
+        subnet: prefix_of(&subnet(network, six, 0)),
+        index: (index % 20) as u8,
+        // Some are of the other version, and some the same.
+        server: outside(index as u8 % 10, six != (index % 5 == 4)),
+    })
+}
+
+pub fn host_route(network: usize, to: usize) -> Record {
+    let destination = match to % 5 {
+        0 => Prefix::around(Ipv4Addr::UNSPECIFIED.into(), 0),
+        1 => Prefix::around(outside(0, false), 17),
+        2 => Prefix::around(outside(0, true), 32),
+        3 => Prefix::around(outside(9, false), 32),
+        _ => Prefix::around(address(network + 1, 0, false), 8),
+    };
+    Record::HostRoute(HostRoute {
+        vni: vni(network),
+        subnet: prefix_of(&subnet(network, false, 0)),
+        destination: destination.unwrap(),
+        next_hop: address(network, 77, to == 7),
+    })
+}
+
+/// A piece of a port's own option of DHCP.
+pub fn dhcp_option(at: usize, code: usize, part: usize, six: bool) -> Record {
+    let long = [b'x'; OptionValue::MAX];
+    let (code, value): (u16, &[u8]) = match (six, code % 12) {
+        (false, 0) => (51, &[0, 0, 0x0e, 0x10]),
+        (false, 1) => (26, &[5, 0]),
+        (false, 2) => (12, b"vm"),
+        (false, 3) => (66, b"192.0.2.9"),
+        (false, 4) => (67, &long),
+        (false, 5) => (3, b""),
+        (false, 6) => (53, &[9]),
+        (false, 7) => (300, &[1]),
+        (false, 8) => (58, &[0]),
+        (false, 9) => (66, b"boot.example"),
+        (false, _) => (15, &long),
+        (true, 0) => (23, &[0xfd; 16]),
+        (true, 1) => (24, b"\x01a\x00"),
+        (true, 2) => (59, &long),
+        (true, 3) => (1, &[1, 2, 3]),
+        (true, 4) => (23, b""),
+        (true, _) => (1000, &long),
+    };
+    Record::DhcpOption(DhcpOption {
+        vlan: vlan(at),
+        family: if six { Family::Ipv6 } else { Family::Ipv4 },
+        code,
+        part: part as u8,
+        value: OptionValue::new(value).unwrap(),
     })
 }
 
@@ -292,8 +450,10 @@ pub fn peer(network: usize, vtep: usize) -> Record {
     })
 }
 
-/// A topology in which everything works.
-pub fn topology() -> Vec<Record> {
+/// A topology in which everything works. `stateful` says which groups are, by bit;
+/// `default` has all VAPs in a group as Neutron makes one: out to anyone, in from
+/// few.
+pub fn topology(stateful: u8, default: bool) -> Vec<Record> {
     let mut records = Vec::new();
     for network in 0..NETWORKS {
         for index in 0..2 {
@@ -314,26 +474,44 @@ pub fn topology() -> Vec<Record> {
                 }
             }
         }
+        for six in [false, true] {
+            records.push(subnet(network, six, 0));
+            records.push(dns(network, six, 0));
+        }
+        records.push(dns(network, true, 1));
         records.push(peer(network, 2));
         records.push(Record::Network(Network {
             vni: vni(network),
             mtu: mtu(network),
         }));
     }
-    for at in 0..3 {
+    for at in 0..GROUPS {
         records.push(Record::Group(Group {
             group: group(at),
-            stateful: false,
+            stateful: stateful >> at & 1 == 1,
         }));
-        // The first allows all, the second nothing but what is narrow.
+        // The first allows all, others nothing but what is narrow, and the last what
+        // VMs send.
         let rules = if at == 0 { 0..4 } else { 4..12 };
         records.extend(rules.map(|index| rule(at, index)));
+        if at == GROUPS - 1 {
+            records.extend((0..2).map(|index| rule(at, index)));
+        }
         records.push(member(at, at, 0, false));
         records.push(member(at, at + 1, 5, true));
     }
     for at in 0..VLANS {
-        records.push(binding(at, if at == 3 { 1 } else { 0 }));
+        records.push(binding(
+            at,
+            match (default, at) {
+                (true, _) => GROUPS - 1,
+                (_, 3) => 1,
+                _ => 0,
+            },
+        ));
     }
+    records.push(host_route(0, 1));
+    records.push(dhcp_option(0, 2, 0, false));
     for six in [false, true] {
         records.push(route(0, 1, (1, 2), six));
         records.push(route(0, 3, (1, 3), six));

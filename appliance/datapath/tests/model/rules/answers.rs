@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use nve_protocol::*;
 
-use super::spoofing::{is_valid_neighbor, link_local};
+use super::spoofing::{is_valid_discovery, link_local};
 use super::{Model, Outcome, Sent};
 use crate::packet::{Arp, Body, Frame, Ip, Transport, icmp_error, neighbor_advertisement, tagged};
 
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// Why a router does not forward a packet, as ICMP tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,27 @@ pub(super) enum Trouble {
     NoProtocol,
     NoPort,
     TooBig(usize),
+}
+
+/// What a server of DHCP does with a message.
+pub(super) enum Served {
+    /// It is not for it.
+    Pass,
+    /// It needs no reply, and nobody else gets it.
+    Ignored,
+    Reply(Vec<u8>),
+}
+
+/// One request, and the frames that answer it.
+fn answered(vap: &Vap, replies: &[Vec<u8>]) -> Outcome {
+    let sent = replies.iter().map(|bytes| Sent::Trunk {
+        bytes: tagged(bytes, vap.vlan.get()),
+    });
+    Outcome {
+        sent: sent.collect(),
+        answers: 1,
+        ..Outcome::default()
+    }
 }
 
 impl Model {
@@ -33,17 +54,27 @@ impl Model {
                     target,
                     ..
                 } => self.answer_neighbor(vap, frame, ip, target)?,
+                Transport::Solicitation { .. } => {
+                    let replies = self.answer_solicitation(vap, frame, ip)?;
+                    return Ok((!replies.is_empty()).then(|| answered(vap, &replies)));
+                }
+                Transport::Dhcp4(ref message) => match self.answer_dhcp4(vap, ip, message)? {
+                    Served::Pass => None,
+                    Served::Ignored => return Ok(Some(Outcome::default())),
+                    Served::Reply(bytes) => Some(bytes),
+                },
+                Transport::Dhcp6(ref message) => {
+                    match self.answer_dhcp6(vap, frame, ip, message)? {
+                        Served::Pass => None,
+                        Served::Ignored => return Ok(Some(Outcome::default())),
+                        Served::Reply(bytes) => Some(bytes),
+                    }
+                }
                 _ => None,
             },
             _ => None,
         };
-        Ok(reply.map(|bytes| Outcome {
-            sent: vec![Sent::Trunk {
-                bytes: tagged(&bytes, vap.vlan.get()),
-            }],
-            answers: 1,
-            ..Outcome::default()
-        }))
+        Ok(reply.map(|bytes| answered(vap, &[bytes])))
     }
 
     fn answer_arp(
@@ -80,7 +111,7 @@ impl Model {
         ip: &Ip,
         target: Ipv6Addr,
     ) -> Result<Option<Vec<u8>>, DropReason> {
-        if !is_valid_neighbor(ip) {
+        if !is_valid_discovery(ip) {
             return Err(DropReason::NeighborDiscovery);
         }
         let probe = ip.source.is_unspecified();
@@ -169,7 +200,7 @@ impl Model {
     /// Drops a packet and tells its sender, if it may be told (RFC 1812, section
     /// 4.3.2.7; RFC 4443, section 2.4).
     pub(super) fn refuse(
-        &self,
+        &mut self,
         vap: &Vap,
         gateway: &Gateway,
         frame: &Frame,
@@ -203,6 +234,9 @@ impl Model {
             (Trouble::NoPort, false) => (1, 4, 0),
             (Trouble::TooBig(mtu), false) => (2, 0, mtu),
         };
+        if !self.errors.admit(self.now, 0) {
+            return outcome;
+        }
         let packet = icmp_error(from, ip, kind, code, value as u16);
         let ethertype = if ip.is_v4() {
             [0x08, 0x00]
@@ -231,11 +265,11 @@ fn may_tell(ip: &Ip, trouble: Trouble) -> bool {
         IpAddr::V4(ip) => !matches!(ip.octets()[0], 0 | 127 | 224..),
         IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast()),
     };
-    let about_error = match ip.transport {
+    let about_error = match ip.icmp() {
         _ if ip.is_later_fragment() => matches!(ip.protocol(), 1 | 58),
-        Transport::Icmp { kind, .. } if ip.is_v4() => !matches!(kind, 0 | 8..=10 | 13..=18),
-        Transport::Icmp { kind, .. } => kind < 128 || kind == 137,
-        _ => false,
+        Some((kind, _)) if ip.is_v4() => !matches!(kind, 0 | 8..=10 | 13..=18),
+        Some((kind, _)) => kind < 128 || kind == 137,
+        None => false,
     };
     // Every node speaks ICMP.
     let known = trouble == Trouble::NoProtocol && matches!(ip.protocol(), 1 | 58);

@@ -2,10 +2,17 @@
 //!
 //! Tables are a list of records that is read from front to back for each
 //! question. Nothing is kept between packets but what the rules themselves
-//! remember.
+//! remember: connections, first fragments, what is left of rate limits, and who
+//! the underlay's stations are.
 
+mod advertising;
 mod answers;
+mod connections;
+mod dhcp4;
+mod dhcp6;
 mod groups;
+mod life;
+mod meters;
 mod routing;
 mod spoofing;
 mod switching;
@@ -22,6 +29,8 @@ use nve_datapath::TableError;
 use nve_protocol::*;
 
 use crate::packet::{Defect, Frame, Ip, Transport};
+use connections::{Connection, First};
+use meters::Meter;
 
 /// Largest IP packet on the trunk and on the uplink.
 pub const TRUNK_MTU: usize = 1500;
@@ -40,6 +49,7 @@ pub enum Sent {
     Tunnel {
         next_hop: Mac,
         vtep: IpAddr,
+        dscp: u8,
         vni: u32,
         inner: Vec<u8>,
     },
@@ -52,9 +62,10 @@ impl fmt::Debug for Sent {
             Sent::Tunnel {
                 next_hop,
                 vtep,
+                dscp,
                 vni,
                 inner,
-            } => write!(f, "Tunnel({next_hop} {vtep} {vni} {})", hex(inner)),
+            } => write!(f, "Tunnel({next_hop} {vtep} {dscp} {vni} {})", hex(inner)),
         }
     }
 }
@@ -102,15 +113,64 @@ enum Receiver {
     Vtep(IpAddr),
 }
 
+/// All who get a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Receivers {
+    /// The one that has the address.
+    Owner(Receiver),
+    /// All that may have it.
+    Several(Vec<Receiver>),
+}
+
 /// The NVE.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     records: BTreeMap<Key, Record>,
     /// Underlay stations that have told their MAC address.
     next_hops: BTreeMap<Ipv4Addr, Mac>,
+    /// Nanoseconds.
+    now: u64,
+    connections: Vec<Connection>,
+    /// Most connections of a VAP.
+    limit: usize,
+    /// How many names connections were given.
+    names: u64,
+    fragments: Vec<First>,
+    /// What limits a VAP's frames.
+    meters: BTreeMap<(Vlan, Direction), Meter>,
+    /// What limits ICMP errors (RFC 4443, section 2.4 (f)).
+    errors: Meter,
+    /// The port behind each tag whose connections are known.
+    ports: BTreeMap<Vlan, PortId>,
 }
 
 impl Model {
+    /// An NVE without tables that allows each VAP so many connections.
+    pub fn new(limit: u32) -> Model {
+        Model {
+            records: BTreeMap::new(),
+            next_hops: BTreeMap::new(),
+            now: 0,
+            connections: Vec::new(),
+            limit: limit as usize,
+            names: 0,
+            fragments: Vec::new(),
+            meters: BTreeMap::new(),
+            errors: Meter::new(&Limit {
+                pps: 1000,
+                burst_packets: 50,
+                ..Limit::default()
+            }),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Lets time pass up to `now`.
+    pub fn pass(&mut self, now: u64) {
+        self.now = now;
+        self.expire();
+    }
+
     pub fn put(&mut self, record: &Record) -> Result<Option<Record>, TableError> {
         let usable = match record {
             Record::Vap(vap) => vap.mac.is_unicast(),
@@ -119,23 +179,42 @@ impl Model {
             Record::Gateway(gateway) => gateway.mac.is_unicast(),
             Record::Flood(flood) => is_vtep(flood.vtep),
             Record::Peer(peer) => is_vtep(peer.vtep),
+            Record::Address(address) => address.mac.is_unicast(),
+            Record::Qos(qos) => qos.dscp.is_none_or(|dscp| dscp < 64),
             _ => true,
         };
-        match usable {
-            true => Ok(self.records.insert(record.key(), *record)),
-            false => Err(TableError::BadRecord),
+        if !usable {
+            return Err(TableError::BadRecord);
         }
+        if let Record::Qos(qos) = record {
+            self.limit(qos);
+        }
+        Ok(self.records.insert(record.key(), *record))
     }
 
     pub fn delete(&mut self, key: &Key) -> Option<Record> {
+        if let Key::Qos { vlan } = *key {
+            self.meters.retain(|(of, _), _| *of != vlan);
+        }
         self.records.remove(key)
     }
 
     /// To be called after each change as a whole: next hops that no VTEP needs any
-    /// more are forgotten.
+    /// more are forgotten, and connections of ports that are no more.
     pub fn changed(&mut self) {
         let needed: Vec<Ipv4Addr> = self.vteps().into_iter().map(underlay::next_hop).collect();
         self.next_hops.retain(|ip, _| needed.contains(ip));
+        let ports: BTreeMap<Vlan, PortId> = self.vaps().map(|vap| (vap.vlan, vap.port)).collect();
+        for (vlan, port) in core::mem::replace(&mut self.ports, ports.clone()) {
+            if ports.get(&vlan) != Some(&port) {
+                self.forget(vlan);
+            }
+        }
+    }
+
+    /// Every record, to be put into other tables.
+    pub fn all(&self) -> Vec<Record> {
+        self.records().copied().collect()
     }
 
     pub fn digest(&self) -> TableDigest {
@@ -190,13 +269,59 @@ impl Model {
             .collect()
     }
 
-    /// Bytes of the largest IP packet in a network.
-    fn mtu(&self, vni: Vni) -> usize {
-        let mtu = self.records().find_map(|record| match record {
+    /// Bytes of the largest IP packet in a network, if they are known.
+    fn known_mtu(&self, vni: Vni) -> Option<u16> {
+        self.records().find_map(|record| match record {
             Record::Network(network) => (network.vni == vni).then_some(network.mtu),
             _ => None,
+        })
+    }
+
+    fn mtu(&self, vni: Vni) -> usize {
+        usize::from(self.known_mtu(vni).unwrap_or(u16::MAX))
+    }
+
+    fn subnets(&self, vni: Vni) -> impl Iterator<Item = &Subnet> {
+        self.records().filter_map(move |record| match record {
+            Record::Subnet(subnet) => (subnet.vni == vni).then_some(subnet),
+            _ => None,
+        })
+    }
+
+    fn subnet_of(&self, vni: Vni, ip: IpAddr) -> Option<&Subnet> {
+        self.subnets(vni).find(|subnet| subnet.prefix.contains(ip))
+    }
+
+    /// DNS servers that a subnet announces, of one version.
+    fn servers(&self, subnet: &Subnet, six: bool) -> Vec<IpAddr> {
+        let own = |dns: &&Dns| {
+            (dns.vni, dns.subnet) == (subnet.vni, subnet.prefix) && dns.server.is_ipv6() == six
+        };
+        let all = self.records().filter_map(|record| match record {
+            Record::Dns(dns) => Some(dns),
+            _ => None,
         });
-        usize::from(mtu.unwrap_or(u16::MAX))
+        all.filter(own).map(|dns| dns.server).collect()
+    }
+
+    /// A VAP's own options of DHCP: code and value, whose pieces are joined, and the
+    /// first of them.
+    fn options(&self, vlan: Vlan, family: Family) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+        let mut options: Vec<(u16, Vec<u8>, Vec<u8>)> = Vec::new();
+        for record in self.records() {
+            let Record::DhcpOption(piece) = record else {
+                continue;
+            };
+            if (piece.vlan, piece.family) != (vlan, family) {
+                continue;
+            }
+            let bytes = piece.value.bytes();
+            match options.last_mut() {
+                Some((code, value, _)) if *code == piece.code => value.extend(bytes),
+                _ => options.push((piece.code, bytes.to_vec(), bytes.to_vec())),
+            }
+        }
+        options
     }
 
     /// Whether a VAP may have `station` beside its own address.
@@ -217,7 +342,7 @@ fn well_formed(frame: &Frame) -> Result<(), DropReason> {
     match ip.defect {
         Some(Defect::Version | Defect::HeaderLength) => return Err(DropReason::MalformedIp),
         Some(Defect::TooLong) => return Err(DropReason::Truncated),
-        Some(Defect::Cut) | None => {}
+        Some(Defect::Cut | Defect::Checksum) | None => {}
     }
     if !ip.is_v4() && ip.options > MAX_EXTENSIONS {
         return Err(DropReason::MalformedIp);
@@ -237,7 +362,11 @@ fn transport_header(ip: &Ip) -> usize {
         Transport::Tcp { .. } => 20,
         Transport::Ports { protocol: 132, .. } => 12,
         Transport::Ports { .. } => 8,
-        Transport::Icmp { .. } | Transport::Neighbor { .. } => 4,
+        Transport::Dhcp4(_) | Transport::Dhcp6(_) => 8,
+        Transport::Icmp { .. }
+        | Transport::Error { .. }
+        | Transport::Neighbor { .. }
+        | Transport::Solicitation { .. } => 4,
         Transport::Other(_) => 0,
     }
 }

@@ -6,76 +6,68 @@ use nve_protocol::*;
 
 use super::answers::Trouble;
 use super::spoofing::link_local;
-use super::{Model, Outcome, Receiver};
-use crate::packet::{Body, Frame, Ip, Transport};
+use super::switching::marked;
+use super::{Model, Outcome, Receivers};
+use crate::packet::{Body, Defect, Frame, Ip};
 
 impl Model {
     /// A frame that a VM sends to its gateway.
     pub(super) fn route(
-        &self,
+        &mut self,
         vap: &Vap,
         gateway: &Gateway,
         frame: &Frame,
         tci: u16,
     ) -> Result<Outcome, DropReason> {
         let ip = frame.ip().ok_or(DropReason::Gateway)?;
-        let refuse = |trouble, reason| Ok(self.refuse(vap, gateway, frame, trouble, reason));
+        // RFC 1812, section 5.2.2.
+        if ip.is_v4() && ip.defect == Some(Defect::Checksum) {
+            return Err(DropReason::MalformedIp);
+        }
+        let refuse = |model: &mut Model, trouble, reason| {
+            Ok(model.refuse(vap, gateway, frame, trouble, reason))
+        };
         let (exit, next_hop) = match self.way(gateway, ip) {
-            Ok(way) => way,
+            Ok((exit, next_hop)) => (*exit, next_hop),
             Err(DropReason::Gateway) => {
                 return match self.answer_echo(frame, ip, tci) {
                     Some(outcome) => Ok(outcome),
-                    None => refuse(unserved(ip), DropReason::Gateway),
+                    None => refuse(self, unserved(ip), DropReason::Gateway),
                 };
             }
-            Err(reason @ DropReason::HopLimit) => return refuse(Trouble::HopLimit, reason),
-            Err(reason @ DropReason::NoRoute) => return refuse(Trouble::NoRoute, reason),
+            Err(reason @ DropReason::HopLimit) => return refuse(self, Trouble::HopLimit, reason),
+            Err(reason @ DropReason::NoRoute) => return refuse(self, Trouble::NoRoute, reason),
             Err(reason) => return Err(reason),
         };
         let Some(station) = self.neighbor(exit.vni, next_hop) else {
-            return refuse(Trouble::NoNeighbor, DropReason::NoNeighbor);
-        };
-        let routed = Ip {
-            hop_limit: ip.hop_limit - 1,
-            ..ip.clone()
+            return refuse(self, Trouble::NoNeighbor, DropReason::NoNeighbor);
         };
         let receivers = self.receivers(exit.vni, station, Some(vap.vlan));
+        self.admit_to_owner(&receivers, frame)?;
         let mtu = self.mtu(exit.vni);
         let large = ip.length() > mtu;
-        let located = self.is_located(exit.vni, station, &receivers);
-        if located {
-            self.admit_to(receivers[0], frame)?;
-        }
         // Copies are not fragmented: that a known neighbor's MAC address is in no table
         // is a state of a moment.
-        if large && (!located || !ip.is_v4() || ip.dont_fragment) {
-            return refuse(Trouble::TooBig(mtu), DropReason::TooBig);
+        let copies = matches!(receivers, Receivers::Several(_));
+        if large && (copies || !ip.is_v4() || ip.dont_fragment) {
+            return refuse(self, Trouble::TooBig(mtu), DropReason::TooBig);
         }
-        let routed_frame = |body: Body, padding| Frame {
-            destination: station,
-            source: exit.mac,
-            body,
-            padding,
+        self.meter_way(vap, frame, &receivers)?;
+        let mark = self.mark(vap.vlan);
+        let mut routed = marked(frame, mark);
+        (routed.destination, routed.source) = (station, exit.mac);
+        if let Body::Ip(ip) = &mut routed.body {
+            ip.hop_limit -= 1;
+        }
+        let frames = match &routed.body {
+            Body::Ip(ip) if large => {
+                let front = [&station.0[..], &exit.mac.0, &[0x08, 0x00]].concat();
+                let pieces = ip.pieces(mtu)?.into_iter();
+                pieces.map(|piece| [&front[..], &piece].concat()).collect()
+            }
+            _ => vec![routed.encode()],
         };
-        if !large {
-            let bytes = routed_frame(Body::Ip(routed), frame.padding).encode();
-            return self.give(exit.vni, frame, &receivers, &[bytes]);
-        }
-        let pieces = routed.pieces(mtu).ok_or(DropReason::TooBig)?;
-        let frames: Vec<Vec<u8>> = pieces
-            .iter()
-            .map(|piece| [&station.0[..], &exit.mac.0, &[0x08, 0x00], piece].concat())
-            .collect();
-        self.give(exit.vni, frame, &receivers, &frames)
-    }
-
-    /// Whether tables say where the station is.
-    fn is_located(&self, vni: Vni, station: Mac, receivers: &[Receiver]) -> bool {
-        match receivers {
-            [Receiver::Vap(vlan)] => self.vap(vlan.get()).is_some_and(|vap| vap.mac == station),
-            [Receiver::Vtep(_)] => self.records.contains_key(&Key::Fdb { vni, mac: station }),
-            _ => false,
-        }
+        self.give(exit.vni, frame, &receivers, &frames, mark)
     }
 
     /// The interface by which a router forwards a packet, and the next hop.
@@ -131,12 +123,8 @@ impl Model {
 
 /// What a gateway tells of a packet to itself that it does not answer.
 fn unserved(ip: &Ip) -> Trouble {
-    match ip.transport {
-        Transport::Tcp { .. } | Transport::Ports { protocol: 17, .. }
-            if !ip.is_later_fragment() =>
-        {
-            Trouble::NoPort
-        }
+    match (ip.protocol(), ip.ports()) {
+        (6 | 17, Some(_)) => Trouble::NoPort,
         _ => Trouble::NoProtocol,
     }
 }

@@ -61,32 +61,20 @@ fn check_arp(arp: &Arp, source: Mac, has: impl Fn(IpAddr) -> bool) -> Result<(),
     }
 }
 
-/// UDP ports of a packet that shows them.
-fn udp_ports(ip: &Ip) -> Option<(u16, u16)> {
-    match ip.transport {
-        Transport::Ports {
-            protocol: 17,
-            source,
-            destination,
-        } if !ip.is_later_fragment() => Some((source, destination)),
-        _ => None,
-    }
-}
-
 fn check_v4(ip: &Ip, has: impl Fn(IpAddr) -> bool) -> Result<(), DropReason> {
-    if udp_ports(ip) == Some((67, 68)) {
+    if ip.udp_ports() == Some((67, 68)) {
         return Err(DropReason::DhcpServer);
     }
     let ok = match ip.source.is_unspecified() {
         // Asks for an address.
-        true => udp_ports(ip) == Some((68, 67)),
+        true => ip.udp_ports() == Some((68, 67)),
         false => has(ip.source),
     };
     ok.then_some(()).ok_or(DropReason::SourceIp)
 }
 
 fn check_v6(ip: &Ip, source: Mac, has: impl Fn(IpAddr) -> bool) -> Result<(), DropReason> {
-    if udp_ports(ip) == Some((547, 546)) {
+    if ip.udp_ports() == Some((547, 546)) {
         return Err(DropReason::DhcpServer);
     }
     let mut without_address = false;
@@ -108,10 +96,17 @@ fn check_v6(ip: &Ip, source: Mac, has: impl Fn(IpAddr) -> bool) -> Result<(), Dr
             } => {
                 let honest = link.is_none_or(|link| link == source)
                     && (!advertisement || has(target.into()));
-                if !is_valid_neighbor(ip) || !honest {
+                if !is_valid_discovery(ip) || !honest {
                     return Err(DropReason::NeighborDiscovery);
                 }
                 without_address = !advertisement;
+            }
+            Transport::Solicitation { link } => {
+                let honest = link.is_none_or(|link| link == source);
+                if !is_valid_discovery(ip) || !honest {
+                    return Err(DropReason::NeighborDiscovery);
+                }
+                without_address = true;
             }
             _ => {}
         }
@@ -123,24 +118,24 @@ fn check_v6(ip: &Ip, source: Mac, has: impl Fn(IpAddr) -> bool) -> Result<(), Dr
     ok.then_some(()).ok_or(DropReason::SourceIp)
 }
 
-/// RFC 4861, sections 7.1.1 and 7.1.2; RFC 6980.
-pub(super) fn is_valid_neighbor(ip: &Ip) -> bool {
-    let Transport::Neighbor {
-        advertisement,
-        target,
-        link,
-    } = ip.transport
-    else {
-        return false;
-    };
+/// RFC 4861, sections 6.1.1, 7.1.1 and 7.1.2; RFC 6980.
+pub(super) fn is_valid_discovery(ip: &Ip) -> bool {
     let IpAddr::V6(destination) = ip.destination else {
         return false;
     };
-    let probe = !advertisement && ip.source.is_unspecified();
     let asks_nodes = destination.octets()[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
-    ip.hop_limit == 255
-        && ip.fragment.is_none()
-        && ip.payload == 0
-        && !target.is_multicast()
-        && (!probe || (link.is_none() && asks_nodes))
+    let from_nowhere = ip.source.is_unspecified();
+    let valid = match ip.transport {
+        Transport::Solicitation { link } => !from_nowhere || link.is_none(),
+        Transport::Neighbor {
+            advertisement,
+            target,
+            link,
+        } => {
+            let probe = !advertisement && from_nowhere;
+            !target.is_multicast() && (!probe || (link.is_none() && asks_nodes))
+        }
+        _ => false,
+    };
+    valid && ip.hop_limit == 255 && ip.fragment.is_none() && ip.payload == 0
 }

@@ -2,7 +2,7 @@
 
 use nve_protocol::*;
 
-use super::{Model, Outcome, Receiver, Sent, TRUNK_MTU, well_formed};
+use super::{Model, Outcome, Receiver, Receivers, Sent, TRUNK_MTU, well_formed};
 use crate::packet::{Body, ETHERNET, Frame, tagged};
 
 /// How a frame came in on the trunk.
@@ -16,11 +16,11 @@ pub enum Tag {
 
 impl Model {
     /// What a VM sends.
-    pub fn trunk(&self, tag: Tag, frame: &Frame) -> Outcome {
+    pub fn trunk(&mut self, tag: Tag, frame: &Frame) -> Outcome {
         self.try_trunk(tag, frame).unwrap_or_else(Outcome::dropped)
     }
 
-    fn try_trunk(&self, tag: Tag, frame: &Frame) -> Result<Outcome, DropReason> {
+    fn try_trunk(&mut self, tag: Tag, frame: &Frame) -> Result<Outcome, DropReason> {
         let Tag::Vlan(tci) = tag else {
             return Err(match frame.body {
                 // It is taken for the trunk's tag, and no VAP has it.
@@ -28,7 +28,8 @@ impl Model {
                 _ => DropReason::Untagged,
             });
         };
-        let vap = self.vap(tci & 0x0fff).ok_or(DropReason::UnknownVlan)?;
+        let vap = *self.vap(tci & 0x0fff).ok_or(DropReason::UnknownVlan)?;
+        let vap = &vap;
         well_formed(frame)?;
         check_sender(frame)?;
         self.check_source(vap, frame)?;
@@ -36,35 +37,59 @@ impl Model {
             return Ok(outcome);
         }
         self.admit(vap, Direction::Egress, frame)?;
-        if let Some(gateway) = self
+        let gateway = self
             .gateways()
             .find(|gateway| (gateway.vni, gateway.mac) == (vap.vni, frame.destination))
-        {
-            return self.route(vap, gateway, frame, tci);
+            .copied();
+        if let Some(gateway) = gateway {
+            return self.route(vap, &gateway, frame, tci);
         }
         let receivers = self.receivers(vap.vni, frame.destination, Some(vap.vlan));
-        self.give(vap.vni, frame, &receivers, &[frame.encode()])
+        self.admit_to_owner(&receivers, frame)?;
+        self.meter_way(vap, frame, &receivers)?;
+        let mark = self.mark(vap.vlan);
+        let bytes = marked(frame, mark).encode();
+        self.give(vap.vni, frame, &receivers, &[bytes], mark)
+    }
+
+    /// Passes a frame through what limits its sender, and its receiver if that is
+    /// known; copies are limited each by itself.
+    pub(super) fn meter_way(
+        &mut self,
+        vap: &Vap,
+        frame: &Frame,
+        receivers: &Receivers,
+    ) -> Result<(), DropReason> {
+        let bytes = frame.encode().len();
+        self.meter(vap.vlan, Direction::Egress, bytes)?;
+        self.meter_owner(receivers, bytes)
+    }
+
+    pub(super) fn meter_owner(
+        &mut self,
+        receivers: &Receivers,
+        bytes: usize,
+    ) -> Result<(), DropReason> {
+        match *receivers {
+            Receivers::Owner(Receiver::Vap(vlan)) => self.meter(vlan, Direction::Ingress, bytes),
+            _ => Ok(()),
+        }
     }
 
     /// Who gets a frame in a network. `from` is the VAP that it came from; what
     /// came out of a tunnel never goes back into one.
-    pub(super) fn receivers(
-        &self,
-        vni: Vni,
-        destination: Mac,
-        from: Option<Vlan>,
-    ) -> Vec<Receiver> {
+    pub(super) fn receivers(&self, vni: Vni, destination: Mac, from: Option<Vlan>) -> Receivers {
         let members = || self.vaps().filter(|vap| vap.vni == vni);
         if !destination.is_multicast() {
             if let Some(owner) = members().find(|vap| vap.mac == destination) {
-                return vec![Receiver::Vap(owner.vlan)];
+                return Receivers::Owner(Receiver::Vap(owner.vlan));
             }
             let remote = self.records().find_map(|record| match record {
                 Record::Fdb(fdb) => ((fdb.vni, fdb.mac) == (vni, destination)).then_some(fdb.vtep),
                 _ => None,
             });
             if let (Some(vtep), Some(_)) = (remote, from) {
-                return vec![Receiver::Vtep(vtep)];
+                return Receivers::Owner(Receiver::Vtep(vtep));
             }
         }
         let mut receivers: Vec<Receiver> = members()
@@ -78,46 +103,79 @@ impl Model {
                 _ => None,
             }));
         }
-        receivers
+        Receivers::Several(receivers)
+    }
+
+    /// Whether the security groups of the one receiver let a frame in.
+    pub(super) fn admit_to_owner(
+        &mut self,
+        receivers: &Receivers,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        match *receivers {
+            Receivers::Owner(receiver) => self.admit_to(receiver, frame),
+            Receivers::Several(_) => Ok(()),
+        }
     }
 
     /// Whether a receiver's security groups let a frame in.
-    pub(super) fn admit_to(&self, receiver: Receiver, frame: &Frame) -> Result<(), DropReason> {
+    fn admit_to(&mut self, receiver: Receiver, frame: &Frame) -> Result<(), DropReason> {
         match receiver {
-            Receiver::Vap(vlan) => match self.vap(vlan.get()) {
-                Some(vap) => self.admit(vap, Direction::Ingress, frame),
+            Receiver::Vap(vlan) => match self.vap(vlan.get()).copied() {
+                Some(vap) => self.admit(&vap, Direction::Ingress, frame),
                 None => Ok(()),
             },
             Receiver::Vtep(_) => Ok(()),
         }
     }
 
+    /// Whether one of several receivers gets its copy.
+    fn admit_copy(&mut self, receiver: Receiver, frame: &Frame) -> Result<(), DropReason> {
+        self.admit_to(receiver, frame)?;
+        self.meter_owner(&Receivers::Owner(receiver), frame.encode().len())
+    }
+
     /// Sends what has become of a frame, which has no tag, to each of the receivers.
+    /// The owner of the address has been asked already whether it may have it.
     pub(super) fn give(
-        &self,
+        &mut self,
         vni: Vni,
         origin: &Frame,
-        receivers: &[Receiver],
+        receivers: &Receivers,
         frames: &[Vec<u8>],
+        mark: Option<u8>,
     ) -> Result<Outcome, DropReason> {
+        let (receivers, copies) = match receivers {
+            Receivers::Owner(receiver) => (vec![*receiver], false),
+            Receivers::Several(receivers) => (receivers.clone(), true),
+        };
         if receivers.is_empty() {
             return Err(DropReason::NoReceiver);
         }
         let mut outcome = Outcome::default();
         for receiver in receivers {
-            if let Err(reason) = self.admit_to(*receiver, origin) {
+            if copies && let Err(reason) = self.admit_copy(receiver, origin) {
                 outcome.note(Err(reason));
                 continue;
             }
             for frame in frames {
-                outcome.note(match *receiver {
+                outcome.note(match receiver {
                     Receiver::Vap(vlan) => to_vap(vlan, frame),
-                    Receiver::Vtep(vtep) => self.to_vtep(vni, vtep, frame),
+                    Receiver::Vtep(vtep) => self.to_vtep(vni, vtep, frame, mark),
                 });
             }
         }
         Ok(outcome)
     }
+}
+
+/// The frame with its packet's DSCP set.
+pub(super) fn marked(frame: &Frame, mark: Option<u8>) -> Frame {
+    let mut frame = frame.clone();
+    if let (Body::Ip(ip), Some(dscp)) = (&mut frame.body, mark) {
+        ip.traffic_class = ip.traffic_class & 3 | dscp << 2;
+    }
+    frame
 }
 
 /// Refuses what no VM may send.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nve_protocol::*;
 
-use super::{Model, OVERHEAD, Outcome, Sent, UPLINK_MTU, switching, well_formed};
+use super::{Model, OVERHEAD, Outcome, Receivers, Sent, UPLINK_MTU, switching, well_formed};
 use crate::packet::{Body, Frame};
 use crate::world::{VTEP, WAY_OUT};
 
@@ -74,7 +74,7 @@ impl Model {
     }
 
     fn out_of_tunnel(
-        &self,
+        &mut self,
         source: Ipv4Addr,
         vni: u32,
         inner: &Frame,
@@ -114,13 +114,23 @@ impl Model {
         }
         switching::check_common(inner)?;
         let receivers = self.receivers(vni, inner.destination, None);
-        if receivers.is_empty() && !inner.destination.is_multicast() {
+        let nobody = receivers == Receivers::Several(Vec::new());
+        if nobody && !inner.destination.is_multicast() {
             return Err(DropReason::SplitHorizon);
         }
-        self.give(vni, inner, &receivers, &[inner.encode()])
+        let bytes = inner.encode();
+        self.admit_to_owner(&receivers, inner)?;
+        self.meter_owner(&receivers, bytes.len())?;
+        self.give(vni, inner, &receivers, &[bytes], None)
     }
 
-    pub(super) fn to_vtep(&self, vni: Vni, vtep: IpAddr, frame: &[u8]) -> Result<Sent, DropReason> {
+    pub(super) fn to_vtep(
+        &self,
+        vni: Vni,
+        vtep: IpAddr,
+        frame: &[u8],
+        mark: Option<u8>,
+    ) -> Result<Sent, DropReason> {
         let next_hop = *self
             .next_hops
             .get(&next_hop(vtep))
@@ -131,6 +141,7 @@ impl Model {
         Ok(Sent::Tunnel {
             next_hop,
             vtep,
+            dscp: mark.unwrap_or(0),
             vni: vni.get(),
             inner: frame.to_vec(),
         })
