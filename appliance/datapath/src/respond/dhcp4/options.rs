@@ -165,15 +165,18 @@ impl<'a> Server<'a> {
         if let Some(server) = server.and_then(|text| text.parse::<Ipv4Addr>().ok()) {
             reply.patch(start + dhcpv4::NEXT_SERVER, &server.octets());
         }
-        let (at, most) = dhcpv4::FILE;
-        let mut end = at;
-        for piece in self.pieces(option::BOOT_FILE) {
-            let value = piece.value.bytes();
-            if end + value.len() >= at + most {
-                break;
-            }
-            reply.patch(start + end, value);
-            end += value.len();
+        // A part of the name would be another file's.
+        let (mut at, most) = dhcpv4::FILE;
+        let name = || {
+            self.pieces(option::BOOT_FILE)
+                .map(|piece| piece.value.bytes())
+        };
+        if name().map(<[u8]>::len).sum::<usize>() >= most {
+            return;
+        }
+        for value in name() {
+            reply.patch(start + at, value);
+            at += value.len();
         }
     }
 

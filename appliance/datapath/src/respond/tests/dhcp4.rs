@@ -344,6 +344,20 @@ fn a_ports_own_options_go_before_the_subnets() {
 }
 
 #[test]
+fn a_boot_file_with_too_long_a_name_is_told_as_an_option_alone() {
+    for (length, told) in [(63, true), (64, false)] {
+        let mut rig = rig();
+        option(&mut rig, 67, 0, &[b'x'; 64]);
+        option(&mut rig, 67, 1, &[b'y'; 64][..length]);
+        let client = Client::new(DISCOVER).with(57, &1500u16.to_be_bytes());
+        let offer = client.reply(&mut rig);
+        assert_eq!(offer.get(67).map(<[u8]>::len), Some(64 + length));
+        let first = if told { b'x' } else { 0 };
+        assert_eq!(offer.frame[42 + 108], first);
+    }
+}
+
+#[test]
 fn replies_are_no_larger_than_the_client_takes() {
     let mut rig = rig();
     for code in 150..160 {
