@@ -22,12 +22,36 @@ const PLENTY: u32 = 1024;
 const ASKED: u64 = 30_000_000_000;
 const ASKED_AGAIN: u64 = 200_000_000;
 
-/// What was done, for the report.
-#[derive(Debug, Default, Clone, Copy)]
+/// What was done, by the model, for the report.
+#[derive(Debug, Default, Clone)]
 pub struct Tally {
     pub frames: u64,
-    /// Frames that were sent, answered or handed to the host, by the model.
+    /// Frames that were sent, answered or handed to the host.
     pub passed: u64,
+    /// Requests that were answered.
+    pub answers: u64,
+    pub drops: BTreeMap<DropReason, u64>,
+}
+
+impl Tally {
+    fn count(&mut self, outcome: &Outcome) {
+        self.add(&Tally {
+            frames: 1,
+            passed: u64::from(outcome.host || !outcome.sent.is_empty()),
+            answers: outcome.answers,
+            drops: outcome.drops.clone(),
+        });
+    }
+
+    /// Adds what was done elsewhere.
+    pub fn add(&mut self, other: &Tally) {
+        self.frames += other.frames;
+        self.passed += other.passed;
+        self.answers += other.answers;
+        for (reason, count) in &other.drops {
+            *self.drops.entry(*reason).or_default() += count;
+        }
+    }
 }
 
 /// Keeps what the datapath emits.
@@ -247,7 +271,9 @@ impl Run<'_> {
         let present = |(at, _): &(usize, Record)| self.case.missing >> (at % 64) & 1 == 0;
         let topology = world::topology(self.case.stateful, self.case.default);
         let records = topology.into_iter().enumerate().filter(present);
-        let edits: Vec<Edit> = records.map(|(_, record)| Edit::Put(record)).collect();
+        let records = records.map(|(_, record)| record);
+        let more = self.case.more.iter().copied();
+        let edits: Vec<Edit> = records.chain(more).map(Edit::Put).collect();
         self.change(&edits)?;
         let stations = [WAY_OUT, world::VTEPS[0], world::VTEPS[1]];
         self.ask();
@@ -397,13 +423,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-}
-
-impl Tally {
-    fn count(&mut self, outcome: &Outcome) {
-        self.frames += 1;
-        self.passed += u64::from(outcome.host || !outcome.sent.is_empty());
     }
 }
 

@@ -34,14 +34,21 @@ pub fn cases(default: u32) {
             }
         }
     });
-    let tally = *total.lock().unwrap();
+    let tally = total.into_inner().unwrap();
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "model: {cases} cases agree, {} frames of which {} pass, {seconds:.1} s, {:.0} cases/s",
+        "model: {cases} cases agree, {} frames of which {} pass, {} answers, {seconds:.1} s, {:.0} cases/s",
         tally.frames,
         tally.passed,
+        tally.answers,
         f64::from(cases) / seconds,
     );
+    let drops: Vec<String> = tally
+        .drops
+        .iter()
+        .map(|(reason, count)| format!("{} {count}", reason.name()))
+        .collect();
+    println!("model: drops: {}", drops.join(", "));
 }
 
 fn share_of(seed: u64, worker: u32, cases: u32, total: &Mutex<Tally>) {
@@ -59,9 +66,7 @@ fn share_of(seed: u64, worker: u32, cases: u32, total: &Mutex<Tally>) {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let result = runner.run(&generate::case(), |case| {
         let tally = agree::run(&case).map_err(TestCaseError::fail)?;
-        let mut total = total.lock().unwrap();
-        total.frames += tally.frames;
-        total.passed += tally.passed;
+        total.lock().unwrap().add(&tally);
         Ok(())
     });
     if let Err(failure) = result {
