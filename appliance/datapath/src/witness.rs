@@ -9,6 +9,7 @@ use nve_protocol::inspect::{Blame, Step};
 use nve_protocol::{Vap, Vni};
 
 use crate::packet::Headers;
+use crate::security::Opening;
 use crate::tables::VtepIndex;
 use crate::{Nanos, NoBuffer, PartialChecksum, Side, Sink};
 
@@ -16,6 +17,9 @@ use crate::{Nanos, NoBuffer, PartialChecksum, Side, Sink};
 pub(crate) trait Witness: Sink {
     /// Whether the frame is only a question.
     fn is_tracing(&self) -> bool;
+
+    /// Where a trace keeps the connection that its frame would have opened.
+    fn opening(&mut self) -> Option<&mut Option<Opening>>;
 
     /// Hears what a stage finds, if it finds something to tell.
     fn note<S: Into<Option<Step>>>(&mut self, step: impl FnOnce() -> S);
@@ -69,6 +73,10 @@ impl<S: Sink> Witness for Live<'_, S> {
     #[inline]
     fn is_tracing(&self) -> bool {
         false
+    }
+
+    fn opening(&mut self) -> Option<&mut Option<Opening>> {
+        None
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use nve_protocol::inspect::{
 
 use super::{Parts, steps};
 use crate::frame::{Frame, HEADROOM};
+use crate::security::Opening;
 use crate::tables::Tables;
 use crate::wire::ethernet;
 use crate::witness::Witness;
@@ -32,6 +33,7 @@ struct Tracer {
     found: Vec<Found>,
     lost: u64,
     blame: Option<Blame>,
+    opening: Option<Opening>,
 }
 
 impl Tracer {
@@ -95,6 +97,10 @@ impl Sink for Tracer {
 impl Witness for Tracer {
     fn is_tracing(&self) -> bool {
         true
+    }
+
+    fn opening(&mut self) -> Option<&mut Option<Opening>> {
+        Some(&mut self.opening)
     }
 
     fn note<S: Into<Option<Step>>>(&mut self, step: impl FnOnce() -> S) {

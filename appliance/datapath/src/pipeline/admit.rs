@@ -145,20 +145,31 @@ impl Datapath {
         now: Nanos,
         witness: &mut impl Witness,
     ) -> Result<Admission, DropReason> {
-        let groups = self.tables.groups();
-        let judgement = self.security.judge(groups, packet, now, self.epoch)?;
+        let opened = witness.opening().and_then(|opening| opening.take());
+        let known = opened.and_then(|opening| opening.allows(packet));
+        let (rule, connection) = match known {
+            Some(rule) => (Some(rule), None),
+            None => {
+                let groups = self.tables.groups();
+                let judgement = self.security.judge(groups, packet, now, self.epoch)?;
+                if let Some(opening) = witness.opening() {
+                    *opening = judgement.opening;
+                }
+                (judgement.rule, judgement.connection)
+            }
+        };
         witness.note(|| {
             Step::Admitted(Admitted {
                 vlan: packet.vlan,
                 direction: packet.direction,
                 checked: true,
-                rule: judgement.rule,
-                connection: judgement.connection.map(|known| known.state.into()),
+                rule,
+                connection: connection.map(|known| known.state.into()),
             })
         });
         Ok(Admission {
             connection: None,
-            rule: judgement.rule,
+            rule,
             lasting: false,
         })
     }

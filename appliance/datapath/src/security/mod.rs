@@ -63,11 +63,28 @@ pub struct Admission {
     pub lasting: bool,
 }
 
+/// A connection that a packet would open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    key: ConnectionKey,
+    rule: RuleId,
+}
+
+impl Opening {
+    /// The rule that allows it, if a packet is of it: one that comes back to the VAP
+    /// that it left.
+    pub(crate) fn allows(&self, packet: &Packet<'_>) -> Option<RuleId> {
+        (packet.key() == Some(self.key)).then_some(self.rule)
+    }
+}
+
 /// Why a packet would pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judgement {
     /// The connection that it is of; `None` if it would open one, or needs none.
     pub connection: Option<Connection>,
+    /// The connection that it would open.
+    pub opening: Option<Opening>,
     /// The rule that allows it, or its connection; `None` if it needs none.
     pub rule: Option<RuleId>,
 }
@@ -154,7 +171,8 @@ impl Security {
         now: Nanos,
         epoch: u32,
     ) -> Result<Judgement, DropReason> {
-        let (slot, rule) = match self.decide(groups, packet, now, epoch) {
+        let decision = self.decide(groups, packet, now, epoch);
+        let (slot, rule) = match decision {
             Decision::Given => (None, None),
             Decision::Known { slot, rule } | Decision::Related { slot, rule } => {
                 (Some(slot), Some(rule))
@@ -170,6 +188,10 @@ impl Security {
         };
         Ok(Judgement {
             connection: slot.and_then(|slot| self.connections.export(slot, now)),
+            opening: match decision {
+                Decision::Open { key, rule, .. } => Some(Opening { key, rule }),
+                _ => None,
+            },
             rule,
         })
     }

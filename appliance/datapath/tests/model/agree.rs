@@ -9,6 +9,7 @@ use nve_datapath::*;
 use nve_protocol::*;
 
 use crate::converse::Entry;
+use crate::foretell::Forecast;
 use crate::generate::{Case, Edit, Step};
 use crate::packet::{self, ETHERNET};
 use crate::rules::{Arrival, Model, Outcome, Outer, Sent, TRUNK_MTU, Tag, UPLINK_MTU, hex};
@@ -353,7 +354,27 @@ impl Run<'_> {
         };
         self.model.pass(self.now.0);
         let want = self.model.trunk(tag, frame);
+        self.foretell(tag, frame, &want)?;
         self.compare(Side::Trunk, &bytes, partial, want)
+    }
+
+    /// A trace tells beforehand what is to become of a frame.
+    fn foretell(&mut self, tag: Tag, frame: &packet::Frame, want: &Outcome) -> Result<(), String> {
+        for node in &mut self.nodes {
+            // As before it is processed.
+            if self.case.limit.is_some() {
+                node.tick(self.now);
+            }
+            let datapath = &mut node.datapath;
+            let forecast = Forecast::of(datapath, self.now, tag, &frame.encode());
+            if let Some(forecast) = forecast.filter(|forecast| !forecast.holds(want)) {
+                let (bytes, name) = (hex(&frame.encode()), node.name);
+                return Err(format!(
+                    "{tag:?} {bytes}\ntrace on the {name}: {forecast:?}\nmodel: {want:#?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn uplink(&mut self, arrival: &Arrival) -> Result<(), String> {
