@@ -300,26 +300,37 @@ impl Run<'_> {
                 times,
             } => {
                 let (tag, frame) = (*tag, frame.clone());
-                self.enter(Entry::Trunk { tag, frame }, *partial, *times)
+                let entry = Entry::Trunk { tag, frame };
+                self.enter(&entry, *partial, *times)?;
+                self.entries.push(entry);
+                Ok(())
             }
-            Step::Uplink(arrival) => self.enter(Entry::Uplink(arrival.clone()), false, ARRIVALS),
+            Step::Uplink(arrival) => {
+                let entry = Entry::Uplink(arrival.clone());
+                self.enter(&entry, false, ARRIVALS)?;
+                self.entries.push(entry);
+                Ok(())
+            }
             Step::Turn {
                 earlier,
                 turn,
                 times,
             } => {
                 let entry = self.entries.iter().rev().nth(*earlier);
-                match entry.and_then(|entry| entry.follow(*turn)) {
-                    Some(entry) => self.enter(entry, false, *times),
-                    None => Ok(()),
+                if let Some(entry) = entry.and_then(|entry| entry.follow(*turn)) {
+                    self.enter(&entry, false, *times)?;
+                    if !turn.is_aside() {
+                        self.entries.push(entry);
+                    }
                 }
+                Ok(())
             }
         }
     }
 
-    fn enter(&mut self, entry: Entry, partial: bool, times: usize) -> Result<(), String> {
+    fn enter(&mut self, entry: &Entry, partial: bool, times: usize) -> Result<(), String> {
         for _ in 0..times {
-            match &entry {
+            match entry {
                 Entry::Trunk { tag, frame } => self.trunk(*tag, frame, partial)?,
                 Entry::Uplink(arrival) => {
                     if matches!(arrival, Arrival::Arp { .. }) {
@@ -329,7 +340,6 @@ impl Run<'_> {
                 }
             }
         }
-        self.entries.push(entry);
         Ok(())
     }
 

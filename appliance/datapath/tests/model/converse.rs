@@ -17,7 +17,20 @@ pub enum Turn {
     /// As a later one.
     Later { offset: u16, more: bool },
     /// An ICMP error of its receiver.
-    Error { kind: u8, code: u8, shown: usize },
+    /// Some go to another address than that of the packet's sender.
+    Error {
+        kind: u8,
+        code: u8,
+        shown: usize,
+        astray: bool,
+    },
+}
+
+impl Turn {
+    /// Whether the conversation goes on from the frame before it.
+    pub fn is_aside(self) -> bool {
+        matches!(self, Turn::First | Turn::Later { .. } | Turn::Error { .. })
+    }
 }
 
 /// A frame, and where it comes in.
@@ -46,10 +59,18 @@ impl Entry {
                 fragment: Some((offset, more)),
                 ..ip.clone()
             }),
-            Turn::Error { kind, code, shown } => {
+            Turn::Error {
+                kind,
+                code,
+                shown,
+                astray,
+            } => {
                 let error = Ip {
                     source: ip.destination,
-                    destination: ip.source,
+                    destination: match astray {
+                        true => world::address(network, 99, !ip.is_v4()),
+                        false => ip.source,
+                    },
                     fragment: None,
                     payload: 0,
                     transport: Transport::Error {
@@ -114,7 +135,11 @@ fn with_flags(transport: &Transport, flags: u8) -> Transport {
 fn answering(ip: &Ip, flags: u8) -> Option<Ip> {
     let transport = match ip.transport {
         // Of DHCP, descriptions are no mere datagrams.
-        _ if matches!(ip.udp_ports(), Some((67, 68) | (547, 546))) => return None,
+        Transport::Ports {
+            protocol: 17,
+            source: 67 | 547,
+            ..
+        } => return None,
         Transport::Tcp {
             source,
             destination,

@@ -293,7 +293,7 @@ fn ip() -> BoxedStrategy<Draft> {
         .boxed()
 }
 
-fn port() -> impl Strategy<Value = u16> {
+pub(super) fn port() -> impl Strategy<Value = u16> {
     prop_oneof![Just(80u16), Just(4000), Just(53), Just(65535)]
 }
 

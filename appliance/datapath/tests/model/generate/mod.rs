@@ -6,6 +6,7 @@
 
 mod clients;
 mod draft;
+mod talk;
 
 use nve_protocol::*;
 use proptest::collection::vec;
@@ -16,6 +17,7 @@ use crate::packet::Frame;
 use crate::rules::{Arrival, Outer, Tag};
 use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
 use draft::body;
+use talk::{talk, turn, wait};
 
 /// One generated case.
 #[derive(Debug, Clone)]
@@ -73,12 +75,12 @@ pub fn case() -> impl Strategy<Value = Case> {
         3 => Just(0),
         2 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c)| a & b & c),
     ];
-    let groups = (0u8..16, any::<bool>());
     let limit = prop_oneof![1 => Just(None), 1 => (1u32..4).prop_map(Some)];
     let memory = (any::<bool>(), 0u32..3, limit);
     let records = (missing, prop_oneof![Just(vec![]), vec(record(), 0..8)]);
-    (records, groups, memory, vec(step(), 1..16)).prop_map(
-        |((missing, more), (stateful, default), (trunk_checksum, flows, limit), steps)| Case {
+    let any = (0u8..16, any::<bool>(), vec(step(), 1..16));
+    (records, memory, prop_oneof![any, talk()]).prop_map(
+        |((missing, more), (trunk_checksum, flows, limit), (stateful, default, steps))| Case {
             missing,
             more,
             stateful,
@@ -111,26 +113,7 @@ fn step() -> BoxedStrategy<Step> {
         ),
         5 => vec(edit(), 1..4).prop_map(Step::Change),
         1 => Just(Step::Refill),
-        3 => prop_oneof![6 => 0u64..20, 1 => 0u64..31]
-            .prop_map(|exponent| Step::Wait { nanos: 1_000_000 << exponent }),
-    ]
-    .boxed()
-}
-
-fn turn() -> BoxedStrategy<Turn> {
-    const FLAGS: [u8; 7] = [0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14];
-    prop_oneof![
-        4 => (0usize..7).prop_map(|flags| Turn::Again { flags: FLAGS[flags] }),
-        8 => (0usize..7).prop_map(|flags| Turn::Answer { flags: FLAGS[flags] }),
-        2 => Just(Turn::First),
-        4 => (prop_oneof![Just(1u16), Just(2), 3u16..200], any::<bool>())
-            .prop_map(|(offset, more)| Turn::Later { offset, more }),
-        3 => (0usize..7, 0u8..3, prop_oneof![Just(8usize), Just(7), Just(100), 0usize..2000])
-            .prop_map(|(kind, code, shown)| Turn::Error {
-                kind: [3u8, 11, 1, 2, 4, 12, 5][kind],
-                code,
-                shown,
-            }),
+        4 => wait().prop_map(|nanos| Step::Wait { nanos }),
     ]
     .boxed()
 }
