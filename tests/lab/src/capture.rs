@@ -1,9 +1,10 @@
 //! Captures on a cable, decoded by tshark(1), which the product has no part in.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -11,8 +12,11 @@ use crate::netns::Netns;
 use crate::process::{self, Daemon};
 use crate::wait;
 
-/// How long frames may be on their way to the file.
+/// How long nothing new may come until all frames are taken to be in the file.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// How long that may take, where something always comes.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A capture that runs.
 #[derive(Debug)]
@@ -43,9 +47,17 @@ impl Capture {
         Ok(Capture { tcpdump, file })
     }
 
-    /// Ends the capture.
+    /// Ends the capture once nothing more comes.
     pub fn stop(mut self) -> Result<Frames> {
-        thread::sleep(SETTLE);
+        let start = Instant::now();
+        let mut size = None;
+        while start.elapsed() < PATIENCE {
+            let now = Some(fs::metadata(&self.file)?.len());
+            if std::mem::replace(&mut size, now) == now {
+                break;
+            }
+            thread::sleep(SETTLE);
+        }
         self.tcpdump.kill()?;
         Ok(Frames(self.file))
     }

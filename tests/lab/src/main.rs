@@ -29,6 +29,12 @@ enum Verb {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Run one end-to-end test, inside the sandbox of those who run several.
+    #[command(hide = true)]
+    Case {
+        /// Its name.
+        name: String,
+    },
     /// Measure size, memory, idle load and synchronization.
     Figures,
 }
@@ -46,13 +52,13 @@ fn main() -> ExitCode {
     })
 }
 
-/// What the inner process does.
+/// What the inner process does, or one that it started.
 fn work(verb: &Verb) -> Result<ExitCode> {
-    let sandbox = sandbox::enter()?;
     let fine = match verb {
-        Verb::Run { once } => run::run(&sandbox, *once)?,
-        Verb::Figures => figures::run(&sandbox.run_dir)?,
-        Verb::Test { filter } => cases::run(filter, &sandbox.run_dir)?,
+        Verb::Run { once } => run::run(&sandbox::enter()?, *once)?,
+        Verb::Figures => figures::run(&sandbox::enter()?.run_dir)?,
+        Verb::Test { filter } => cases::run(filter, &sandbox::enter()?.run_dir)?,
+        Verb::Case { name } => cases::run_one(name, &sandbox::run_dir()?)?,
     };
     Ok(if fine {
         ExitCode::SUCCESS

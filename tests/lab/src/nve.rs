@@ -126,7 +126,7 @@ impl Nve {
         };
         let profile = Profile {
             name: identity.name.clone(),
-            accelerator: Accelerator::choose(image, dir)?,
+            accelerator: Accelerator::choose(image, dir)?.0,
             image: image.to_owned(),
             config,
             memory: MEMORY,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use crate::netns::Netns;
 
 /// How long an answer may take.
 const ATTEMPT: Duration = Duration::from_millis(300);
+
+/// Connections that nobody has taken yet, at most.
+const BACKLOG: i32 = 16;
 
 /// First bytes of a packet that is none of TCP, UDP and ICMP: read as SCTP (RFC 9260,
 /// section 3), it goes from port 12345 to port 12345 and holds an INIT chunk.
@@ -76,12 +79,22 @@ fn echo(source: &Netns, to: IpAddr) -> Result<bool> {
 }
 
 fn connect(source: &Netns, target: &Netns, to: SocketAddr) -> Result<bool> {
-    let _listener = target.run(|| Ok(TcpListener::bind(to)?))?;
+    let listener = target.run(|| bound(to, Type::STREAM))?;
+    listener.listen(BACKLOG)?;
     source.run(|| Ok(TcpStream::connect_timeout(&to, ATTEMPT).is_ok()))
 }
 
+/// A socket at that address, beside those of other attempts.
+fn bound(at: SocketAddr, kind: Type) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), kind, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&at.into())?;
+    Ok(socket)
+}
+
 fn exchange(source: &Netns, target: &Netns, to: SocketAddr) -> Result<bool> {
-    let server = target.run(|| Ok(UdpSocket::bind(to)?))?;
+    let server = UdpSocket::from(target.run(|| bound(to, Type::DGRAM))?);
     let any: IpAddr = match to {
         SocketAddr::V4(_) => [0; 4].into(),
         SocketAddr::V6(_) => [0; 16].into(),

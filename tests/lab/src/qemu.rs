@@ -16,6 +16,9 @@ use crate::netns::Netns;
 use crate::process::{Daemon, append, tail};
 use crate::wait;
 
+/// Says how guest code is executed: `kvm` or `tcg`.
+pub const ACCEL: &str = "SLUICE_ACCEL";
+
 /// How long the hypervisor takes to notice that a VM ended.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 
@@ -33,21 +36,20 @@ pub enum Accelerator {
 
 impl Accelerator {
     /// KVM where it boots `image`, else TCG: that `/dev/kvm` exists says little.
-    /// `SLUICE_ACCEL` (`kvm` or `tcg`) overrides. Tried once per process.
-    pub fn choose(image: &Path, dir: &Path) -> Result<Accelerator> {
-        static CHOICE: OnceLock<Accelerator> = OnceLock::new();
+    /// [`ACCEL`] overrides. With the reason. Tried once per process.
+    pub fn choose(image: &Path, dir: &Path) -> Result<(Accelerator, &'static str)> {
+        static CHOICE: OnceLock<(Accelerator, &str)> = OnceLock::new();
         if let Some(choice) = CHOICE.get() {
             return Ok(*choice);
         }
-        let (choice, why) = match std::env::var("SLUICE_ACCEL").as_deref() {
+        let choice = match std::env::var(ACCEL).as_deref() {
             Ok("kvm") => (Accelerator::Kvm, "as SLUICE_ACCEL says"),
             Ok("tcg") => (Accelerator::Tcg, "as SLUICE_ACCEL says"),
-            Ok(other) => bail!("SLUICE_ACCEL is {other:?}; it can be kvm or tcg"),
+            Ok(other) => bail!("{ACCEL} is {other:?}; it can be kvm or tcg"),
             Err(_) if !Path::new("/dev/kvm").exists() => (Accelerator::Tcg, "there is no /dev/kvm"),
             Err(_) if kvm_boots(image, dir)? => (Accelerator::Kvm, "it boots the image"),
             Err(_) => (Accelerator::Tcg, "/dev/kvm does not boot the image"),
         };
-        println!("accelerator: {} ({why})", choice.name());
         Ok(*CHOICE.get_or_init(|| choice))
     }
 

@@ -9,12 +9,15 @@ use crate::artifacts::Artifacts;
 use crate::control::{API_PORT, Control};
 use crate::fabric::CONTROL_ADDRESS;
 use crate::forward;
+use crate::qemu::Accelerator;
 use crate::sandbox::Sandbox;
 use crate::site::{Site, text};
 
 /// Starts the lab, shows it, and stays unless `once`. Whether all is as it should be.
 pub fn run(sandbox: &Sandbox, once: bool) -> Result<bool> {
     let artifacts = Artifacts::find()?;
+    let (accelerator, why) = Accelerator::choose(&artifacts.image, &sandbox.run_dir)?;
+    println!("accelerator: {} ({why})", accelerator.name());
     println!("starting two hypervisors, their NVEs and the control plane");
     let site = start(&sandbox.run_dir, &artifacts)?;
     let target = format!("{CONTROL_ADDRESS}:{API_PORT}").parse()?;

@@ -51,6 +51,12 @@ pub fn is_inside() -> bool {
     std::env::var_os(RUN_DIR).is_some()
 }
 
+/// The run directory, for the inner process and those that it starts.
+pub fn run_dir() -> Result<PathBuf> {
+    let dir = std::env::var_os(RUN_DIR).context("not started by the outer process")?;
+    Ok(dir.into())
+}
+
 /// Runs this program again inside a sandbox and returns its status.
 pub fn supervise() -> Result<ExitCode> {
     ensure!(
@@ -133,9 +139,8 @@ pub fn enter() -> Result<Sandbox> {
     )
     .context("cannot mount /proc")?;
     process::run("ip", ["link", "set", "lo", "up"])?;
-    let run_dir = std::env::var_os(RUN_DIR).context("not started by the outer process")?;
     Ok(Sandbox {
-        run_dir: run_dir.into(),
+        run_dir: run_dir()?,
         host,
         pid,
     })
@@ -145,10 +150,6 @@ pub fn enter() -> Result<Sandbox> {
 fn die_with_outer() -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     // It may have ended before that: then the run directory has no owner.
-    let run_dir = std::env::var_os(RUN_DIR).context("not started by the outer process")?;
-    ensure!(
-        rundir::is_owned(Path::new(&run_dir)),
-        "the outer process ended"
-    );
+    ensure!(rundir::is_owned(&run_dir()?), "the outer process ended");
     Ok(())
 }

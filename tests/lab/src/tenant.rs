@@ -1,6 +1,7 @@
 //! What tenants ask of Neutron: networks, routers, security groups, QoS policies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -308,4 +309,23 @@ pub fn obeys(what: &str, obeyed: impl FnMut() -> Result<bool>) -> Result<()> {
     wait::until_true(what, OBEDIENCE, obeyed)?;
     println!("  {what}: obeyed");
     Ok(())
+}
+
+/// [`obeys`] for several attempts, side by side. Datagrams and raw packets may be
+/// taken for those of another attempt: attempts that expect such to pass, and are
+/// alike but for their senders, do not go here.
+pub fn all_obey<F>(attempts: impl IntoIterator<Item = (String, F)>) -> Result<()>
+where
+    F: FnMut() -> Result<bool> + Send,
+{
+    thread::scope(|scope| {
+        let attempts = attempts.into_iter();
+        let waits: Vec<_> = attempts
+            .map(|(what, obeyed)| scope.spawn(move || obeys(&what, obeyed)))
+            .collect();
+        waits.into_iter().try_for_each(|wait| match wait.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }

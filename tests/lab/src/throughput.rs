@@ -1,5 +1,6 @@
 //! Rates between VMs, as iperf3(1) measures them.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +12,6 @@ use serde_json::Value;
 use crate::netns::Netns;
 use crate::process::{self, Daemon};
 use crate::wait;
-
-/// How long a measurement takes, in seconds, after [`WARM_UP`].
-const SECONDS: u32 = 5;
 
 /// Seconds that do not count: slow start, and the burst that is allowed at first.
 const WARM_UP: u32 = 2;
@@ -30,9 +28,16 @@ pub enum Load {
     Udp(u64),
 }
 
-/// Rate at which payload of `source` arrives at `to` in `target`, in kbit/s, with the
-/// server's log in `dir`.
-pub fn measure(source: &Netns, target: &Netns, to: IpAddr, load: Load, dir: &Path) -> Result<f64> {
+/// Rate at which payload of `source` arrives at `to` in `target`, in kbit/s, over so
+/// many seconds after [`WARM_UP`], with the server's log in `dir`.
+pub fn measure(
+    (source, target): (&Netns, &Netns),
+    to: IpAddr,
+    load: Load,
+    seconds: u32,
+    dir: &Path,
+) -> Result<f64> {
+    fs::create_dir_all(dir)?;
     let log = dir.join("iperf3.log");
     let before = process::tail(&log, usize::MAX).matches(LISTENS).count();
     let mut server = Command::new("iperf3");
@@ -45,7 +50,7 @@ pub fn measure(source: &Netns, target: &Netns, to: IpAddr, load: Load, dir: &Pat
     let mut client = Command::new("iperf3");
     client
         .args(["--json", "--client", &to.to_string()])
-        .args(["--time", &SECONDS.to_string()])
+        .args(["--time", &seconds.to_string()])
         .args(["--omit", &WARM_UP.to_string()]);
     if let Load::Udp(rate) = load {
         client.args(["--udp", "--bitrate", &format!("{rate}K")]);

@@ -113,7 +113,7 @@ fn limits(context: &Context, site: &Site) -> Result<()> {
     let (from, to) = (&site.guest("a1")?.vm, &site.guest("b2")?.vm);
     let at: IpAddr = to.interface.ip.into();
     let load = Load::Udp(2 * RATE);
-    let got = throughput::measure(&from.netns, &to.netns, at, load, &context.dir)?;
+    let got = throughput::measure((&from.netns, &to.netns), at, load, 5, &context.dir)?;
     #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
     let limit = RATE as f64 * 1.01;
     ensure!(got < limit, "{got:.0} kbit/s instead of {RATE}");

@@ -15,8 +15,9 @@ use crate::wait;
 /// How long an event may take to be shown.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long `event watch` gets to connect.
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long to wait for an event before there is another one: `event watch` shows
+/// those that come once it is connected.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
@@ -41,7 +42,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
         serde_json::from_str::<Value>(&json)?;
         print!("{printed}");
     }
-    watch(context, &site)?;
+    watch(context, &mut site)?;
     describe(&site)
 }
 
@@ -58,15 +59,16 @@ fn nvectl(context: &Context, site: &Site, arguments: &str) -> Result<String> {
 }
 
 /// `nvectl event watch` shows an event while it is watching.
-fn watch(context: &Context, site: &Site) -> Result<()> {
+fn watch(context: &Context, site: &mut Site) -> Result<()> {
     let log = context.dir.join("watch.log");
     let mut watch = command(context, site, "event watch");
     let netns = site.lab.fabric.netns();
     let mut watch = Daemon::spawn("nvectl event watch", netns, &mut watch, &log)?;
-    thread::sleep(CONNECT);
-    site.power_off("a1")?;
     wait::until_true("nvectl to show the event", PATIENCE, || {
         watch.check()?;
+        site.power_on("a1")?;
+        site.power_off("a1")?;
+        thread::sleep(PAUSE);
         Ok(tail(&log, 10).contains("vmpoweroff"))
     })
 }

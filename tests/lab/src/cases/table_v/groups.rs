@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Context, addresses, passes, routed_site};
 use crate::probe::Probe;
 use crate::site::Site;
-use crate::tenant::obeys;
+use crate::tenant::{all_obey, obeys};
 
 /// The senders that each rule is tried from: on the target's NVE and on the other,
 /// in its subnet and, by the router, in another one.
@@ -30,14 +30,15 @@ pub(in super::super) fn membership(context: &Context) -> Result<()> {
         (vec![], false, "in no group"),
     ] {
         site.change_port(TARGET, &json!({"security_groups": groups}))?;
-        for sender in SENDERS {
-            for at in addresses(site.guest(TARGET)?)? {
-                let what = format!("{TARGET} {what}: {sender} to {at}");
-                obeys(&what, || {
-                    Ok(passes(&site, sender, TARGET, at, Probe::Tcp(80))? == wanted)
-                })?;
-            }
-        }
+        let targets = addresses(site.guest(TARGET)?)?;
+        let pairs = SENDERS.into_iter();
+        let pairs = pairs.flat_map(|sender| targets.map(|at| (sender, at)));
+        let site = &site;
+        all_obey(pairs.map(|(sender, at)| {
+            let what = format!("{TARGET} {what}: {sender} to {at}");
+            let attempt = move || Ok(passes(site, sender, TARGET, at, Probe::Tcp(80))? == wanted);
+            (what, attempt)
+        }))?;
     }
     site.change_port(TARGET, &json!({"port_security_enabled": false}))?;
     let at = addresses(site.guest(TARGET)?)?[0];
@@ -91,14 +92,14 @@ fn only_that(site: &Site, allowed: usize) -> Result<()> {
     let others = rules().into_iter().enumerate();
     let others = others.filter_map(|(index, (probe, ..))| (index != allowed).then_some(probe));
     let outside = [Probe::Tcp(79), Probe::Udp(82), Probe::Raw(50)];
-    for probe in others.chain(outside) {
-        for at in addresses(site.guest(TARGET)?)? {
-            obeys(&format!("{probe} refused: b1 to {at}"), || {
-                Ok(!passes(site, "b1", TARGET, at, probe)?)
-            })?;
-        }
-    }
-    Ok(())
+    let targets = addresses(site.guest(TARGET)?)?;
+    let pairs = others.chain(outside);
+    let pairs = pairs.flat_map(|probe| targets.map(|at| (probe, at)));
+    all_obey(pairs.map(|(probe, at)| {
+        let what = format!("{probe} refused: b1 to {at}");
+        let attempt = move || Ok(!passes(site, "b1", TARGET, at, probe)?);
+        (what, attempt)
+    }))
 }
 
 /// nmap sees the allowed ports closed, as nobody listens, and all others filtered.
