@@ -69,6 +69,11 @@ pub trait Nic {
     /// Sends what was queued, and takes back buffers whose frames are out.
     fn flush(&mut self);
 
+    /// Notifies the device of the buffers that it has, though it was before. Call
+    /// now and then: a device that lost the notification would wait for ever, and
+    /// so would we.
+    fn remind(&mut self);
+
     /// Lets the device interrupt when frames come in. Returns whether some already
     /// have, of which no interrupt will tell.
     #[must_use]

@@ -247,6 +247,7 @@ fn keep_house<N: Nic>(forwarder: &mut Forwarder<N>, side: Side, link: &mut bool)
     if nic.is_broken() {
         return Some(Turn::Broken(side));
     }
+    nic.remind();
     let up = nic.link_up();
     if up != core::mem::replace(link, up) {
         log::warn!("{side:?}: link {}", if up { "up" } else { "down" });

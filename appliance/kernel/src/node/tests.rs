@@ -40,6 +40,7 @@ pub(super) struct Wire {
     full: bool,
     broken: bool,
     armed: bool,
+    reminders: u32,
 }
 
 #[derive(Clone, Default)]
@@ -91,6 +92,10 @@ impl Nic for FakeNic {
     }
 
     fn flush(&mut self) {}
+
+    fn remind(&mut self) {
+        self.wire.borrow_mut().reminders += 1;
+    }
 
     fn arm_interrupt(&mut self) -> bool {
         let mut wire = self.wire.borrow_mut();
@@ -398,6 +403,18 @@ fn interrupts_are_armed_on_both_sides_and_frames_are_not_missed() {
         bench.uplink.wire.borrow().armed,
         "both, whatever the first says"
     );
+}
+
+#[test]
+fn devices_are_reminded_once_a_second() {
+    let mut bench = Bench::new();
+    for half in 0..20 {
+        bench.now = Nanos(half * SECOND / 2);
+        bench.run(Side::Uplink);
+    }
+    for nic in [&bench.trunk, &bench.uplink] {
+        assert_eq!(nic.wire.borrow().reminders, 10);
+    }
 }
 
 #[test]

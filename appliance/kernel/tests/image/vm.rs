@@ -42,6 +42,8 @@ impl Vm {
                 "none",
             ])
             .args(["-accel", "tcg", "-serial", "stdio"])
+            // With one at most, QEMU 7.2 translates no memory barriers.
+            .args(["-smp", "1,maxcpus=2"])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
             .arg("-kernel")
             .arg(image)

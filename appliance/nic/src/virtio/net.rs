@@ -252,6 +252,11 @@ impl<T: Transport> Nic for VirtioNet<T> {
         self.reclaim();
     }
 
+    fn remind(&mut self) {
+        self.receive.remind();
+        self.transmit.remind();
+    }
+
     fn arm_interrupt(&mut self) -> bool {
         self.receive.arm()
     }

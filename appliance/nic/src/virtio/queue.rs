@@ -91,6 +91,13 @@ impl Queue {
         }
     }
 
+    /// Notifies the device, wanted or not, if it has packets.
+    pub(crate) fn remind(&self) {
+        if !self.broken && self.free.len() < self.slots.len() {
+            self.doorbell.ring();
+        }
+    }
+
     /// How many packets [`Queue::take`] can take. Breaks the queue if the device's
     /// index is bad.
     pub(crate) fn pending(&mut self) -> u16 {

@@ -52,6 +52,28 @@ fn a_device_is_started_with_what_it_announces() {
 }
 
 #[test]
+fn a_device_is_reminded_of_what_it_has_and_of_nothing_else() {
+    let (mut nic, device, pool) = running(Features::all());
+    let bells = || {
+        let mut rung = [0; 2];
+        device.set(|device| rung = std::mem::replace(&mut device.doorbells, [u16::MAX; 2]));
+        rung
+    };
+    bells();
+    nic.remind();
+    assert_eq!(bells(), [0, u16::MAX], "there is nothing to be sent");
+    let mut packet = pool.take().unwrap();
+    packet.append(&[&frame(60)]).unwrap();
+    nic.send(packet).unwrap();
+    nic.flush();
+    bells();
+    nic.flush();
+    assert_eq!(bells(), [u16::MAX; 2], "it was told already");
+    nic.remind();
+    assert_eq!(bells(), [0, 1]);
+}
+
+#[test]
 fn a_device_that_does_not_fit_is_refused() {
     let with = |change: fn(&mut super::fake::Device)| {
         let device = Handle::new(Features::all(), 16);
