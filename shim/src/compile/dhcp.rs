@@ -14,7 +14,7 @@ const DOMAIN_NAME: u16 = 15;
 
 /// The options of a port that is attached with that tag, in pieces. What the user
 /// set wins over what follows from the port's name; an option that makes no sense
-/// was refused before it was stored, and is left out.
+/// was refused before it was stored, except by older versions: it is left out.
 pub(super) fn options(port: &Port, network: &Network, vlan: Vlan) -> Vec<DhcpOption> {
     let mut values: BTreeMap<(Family, u16), Vec<u8>> = BTreeMap::new();
     for option in &port.extra_dhcp_opts {

@@ -287,7 +287,7 @@ async fn ports_take_and_show_what_secures_them() {
     }
     change(json!({"extra_dhcp_opts": [{"opt_name": "nonsense", "opt_value": "1"}]}))
         .await
-        .refused(400, "InvalidInput", "no DHCP option 'nonsense'");
+        .refused(400, "InvalidInput", "no DHCP option \"nonsense\"");
     rest.post(
         "/v2.0/networks",
         json!({"network": {"dns_domain": "example.org"}}),
