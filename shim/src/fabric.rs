@@ -4,9 +4,11 @@
 //! Invariant: once a change is acknowledged, the tables that the NVEs should
 //! have contain it; sessions may be behind, snapshots are not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use imbl::OrdMap;
+use nve_protocol::Vlan;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -33,8 +35,17 @@ struct Shared {
     registry: Arc<Registry>,
     desired: Mutex<Desired>,
     /// As it was published last; who looks waits for no compiler.
-    compiled: RwLock<Compiled>,
+    published: RwLock<Published>,
     recent: RecentEvents,
+}
+
+/// What is to be seen of the tables. A copy shares everything with its original.
+#[derive(Clone, Default)]
+struct Published {
+    compiled: Compiled,
+    /// Ports that changed where they are attached, by place, after their NVE had
+    /// acknowledged them there as they should have been.
+    established: OrdMap<Uuid, (Uuid, Vlan)>,
 }
 
 struct Desired {
@@ -57,11 +68,14 @@ impl Fabric {
     pub fn new(controller: Controller, registry: Arc<Registry>) -> Fabric {
         let state = controller.snapshot();
         let desired = Desired::new(&state);
-        let compiled = RwLock::new(desired.compiler.compiled().clone());
+        let published = RwLock::new(Published {
+            compiled: desired.compiler.compiled().clone(),
+            established: OrdMap::new(),
+        });
         let shared = Arc::new(Shared {
             registry,
             desired: Mutex::new(desired),
-            compiled,
+            published,
             recent: RecentEvents::default(),
         });
         let follower = Arc::clone(&shared);
@@ -88,21 +102,17 @@ impl Fabric {
 
     /// The tables that an NVE should have; `None` if it is not registered.
     pub fn desired_tables(&self, nve: Uuid) -> Option<Arc<NveTables>> {
-        self.shared.compiled().tables(nve).cloned()
+        self.shared.published().compiled.tables(nve).cloned()
     }
 
     /// Where a port is attached; `None` if it is on no NVE. It is in force once the
     /// NVE has acknowledged tables with the port's records as they should be: tables
     /// are whole, so what the port needs besides is in them too.
     pub fn attachment(&self, port: Uuid) -> Option<Attachment> {
-        let compiled = self.shared.compiled();
+        let compiled = self.shared.published().compiled;
         let (nve, vlan) = compiled.place(port)?;
         let desired = compiled.tables(nve)?;
-        let acked = self.shared.registry.acked(nve);
-        let in_force = acked
-            .borrow()
-            .as_ref()
-            .is_some_and(|acked| acked.agrees(desired, Scope::Vap(nve, vlan)));
+        let in_force = self.shared.has(nve, desired, Scope::Vap(nve, vlan));
         Some(Attachment { nve, in_force })
     }
 
@@ -147,9 +157,23 @@ impl Fabric {
 }
 
 impl PortStatus for Fabric {
+    /// A port becomes active once it is in force. A change of what it may do does
+    /// not make it inactive: it forwards all the time where its NVE has it.
     fn is_active(&self, port: Uuid) -> bool {
-        self.attachment(port)
-            .is_some_and(|attachment| attachment.in_force)
+        let Published {
+            compiled,
+            established,
+        } = self.shared.published();
+        let Some((nve, vlan)) = compiled.place(port) else {
+            return false;
+        };
+        let Some(desired) = compiled.tables(nve) else {
+            return false;
+        };
+        let scope = Scope::Vap(nve, vlan);
+        self.shared.has(nve, desired, scope)
+            || (established.get(&port) == Some(&(nve, vlan))
+                && self.shared.port_acked(nve, scope) == Some(port))
     }
 }
 
@@ -213,19 +237,40 @@ impl Shared {
         self.desired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compiled(&self) -> Compiled {
-        let compiled = self.compiled.read();
-        compiled.unwrap_or_else(PoisonError::into_inner).clone()
+    fn published(&self) -> Published {
+        let published = self.published.read();
+        published.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether an NVE has acknowledged a scope's records as they are in `tables`.
+    fn has(&self, nve: Uuid, tables: &NveTables, scope: Scope) -> bool {
+        let acked = self.registry.acked(nve);
+        let acked = acked.borrow();
+        acked
+            .as_ref()
+            .is_some_and(|acked| acked.agrees(tables, scope))
+    }
+
+    /// The port whose VAP the NVE has acknowledged there.
+    fn port_acked(&self, nve: Uuid, scope: Scope) -> Option<Uuid> {
+        let acked = self.registry.acked(nve);
+        let acked = acked.borrow();
+        acked.as_ref()?.port_at(scope)
     }
 
     fn follow(&self, state: &State, mutations: &[Mutation]) {
         let mut desired = self.lock();
         let changed = desired.compiler.follow(state, mutations);
+        let before = self.published();
         let compiled = desired.compiler.compiled().clone();
+        let established = self.established(before, &compiled, &changed);
         *self
-            .compiled
+            .published
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = compiled;
+            .unwrap_or_else(PoisonError::into_inner) = Published {
+            compiled,
+            established,
+        };
         for nve in changed {
             desired.publish(nve);
         }
@@ -236,6 +281,37 @@ impl Shared {
                 _ => {}
             }
         }
+    }
+
+    /// Which ports are established, now that these NVEs' tables are `after`.
+    fn established(
+        &self,
+        before: Published,
+        after: &Compiled,
+        changed: &BTreeSet<Uuid>,
+    ) -> OrdMap<Uuid, (Uuid, Vlan)> {
+        let mut established = before.established;
+        let none = NveTables::default();
+        for nve in changed {
+            let [old, new] = [&before.compiled, after].map(|all| match all.tables(*nve) {
+                Some(tables) => tables,
+                None => &none,
+            });
+            for scope in old.vaps_unlike(new) {
+                let (Scope::Vap(_, vlan), Some(port)) = (scope, old.port_at(scope)) else {
+                    continue;
+                };
+                let place = (*nve, vlan);
+                if new.port_at(scope) == Some(port) {
+                    if self.has(*nve, old, scope) {
+                        established.insert(port, place);
+                    }
+                } else if established.get(&port) == Some(&place) {
+                    established.remove(&port);
+                }
+            }
+        }
+        established
     }
 
     /// An NVE came, went or has other attributes. One with another key has to
@@ -297,3 +373,6 @@ fn directory(state: &State) -> HashMap<PublicKey, NveIdentity> {
     });
     entries.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,4 +28,4 @@ pub use scope::Scope;
 pub use tables::{NveTables, Op};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

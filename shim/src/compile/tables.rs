@@ -68,6 +68,29 @@ impl NveTables {
         }
     }
 
+    /// The port whose VAP a scope is; `None` if it is no VAP's, or there is none.
+    pub fn port_at(&self, scope: Scope) -> Option<Uuid> {
+        let Scope::Vap(_, vlan) = scope else {
+            return None;
+        };
+        match self.slices.get(&scope)?.get(&Key::Vap { vlan })? {
+            Record::Vap(vap) => Some(Uuid::from_bytes(vap.port.0)),
+            _ => None,
+        }
+    }
+
+    /// The scopes of VAPs whose records are not the same in both.
+    pub fn vaps_unlike(&self, other: &NveTables) -> Vec<Scope> {
+        let differences = self.slices.diff(&other.slices);
+        let scopes = differences.map(|change| match change {
+            DiffItem::Add(scope, _) | DiffItem::Remove(scope, _) => *scope,
+            DiffItem::Update { old, .. } => *old.0,
+        });
+        scopes
+            .filter(|scope| matches!(scope, Scope::Vap(..)))
+            .collect()
+    }
+
     /// Replaces a scope's records; none removes the scope.
     pub(super) fn set(&mut self, scope: Scope, slice: &Slice) {
         self.sum.plus(&slice.sum_for(self.own));

@@ -191,6 +191,12 @@ impl Registry {
         self.rejections.count(reason);
     }
 
+    /// As if the NVE had acknowledged these tables.
+    #[cfg(test)]
+    pub(crate) fn acknowledge(&self, nve: Uuid, tables: Arc<NveTables>) {
+        set_acked(self.lock().entry(nve).or_default(), Some(tables));
+    }
+
     /// Starts the session of an NVE that has said hello, in place of an earlier
     /// one. The session ends when the receiver says so.
     pub(super) fn start(

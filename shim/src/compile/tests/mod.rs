@@ -5,4 +5,4 @@ mod fixtures;
 mod increments;
 mod records;
 
-pub(super) use fixtures::common;
+pub(crate) use fixtures::{common, id, network, nve, policy, port, vm};
