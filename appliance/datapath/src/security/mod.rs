@@ -22,16 +22,17 @@
 //!   what they are answered pass without a rule, as with Neutron's Open vSwitch
 //!   firewall. Router advertisements do not: the NVE makes them itself.
 
-use nve_protocol::{Direction, DropReason, Family, RuleId, Vlan};
+use nve_protocol::{Direction, DropReason, RuleId, Vlan};
 
 use crate::Nanos;
 use crate::connections::{
-    Config, Connection, ConnectionKey, Connections, Entry, FirstFragment, Fragments, Handle, Piece,
-    Share, Stale, State,
+    Config, Connection, ConnectionKey, Connections, Entry, FirstFragment, Fragments, Handle, Share,
+    Stale, State,
 };
 use crate::groups::{Answer, Groups, Question};
-use crate::packet::{self, Ip, L4, protocol};
+use crate::packet::{Ip, protocol};
 
+mod packet;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -524,170 +525,5 @@ impl Security {
             rule,
             lasting,
         })
-    }
-}
-
-/// Types of ICMP (RFC 792) and ICMPv6 (IANA, ICMPv6 Parameters).
-mod icmp {
-    pub(super) const ECHO: u8 = 8;
-    pub(super) const TIMESTAMP: u8 = 13;
-    pub(super) const INFORMATION: u8 = 15;
-    pub(super) const ADDRESS_MASK: u8 = 17;
-    pub(super) const V6_ECHO: u8 = 128;
-    pub(super) const V6_NODE_INFORMATION: u8 = 139;
-    pub(super) const V6_ROUTER_SOLICITATION: u8 = 133;
-}
-
-/// Bytes in front of the packet that an ICMP error quotes.
-const ICMP_ERROR_HEADER: usize = 8;
-
-impl Packet<'_> {
-    /// Whether it is neighbor discovery (RFC 4861) or multicast listener discovery
-    /// (RFC 2710, RFC 3810). Neither is ever routed: the hop limit says so.
-    fn is_discovery(&self) -> bool {
-        let L4::Icmp { kind, code: 0, .. } = self.ip.l4 else {
-            return false;
-        };
-        if self.ip.protocol != protocol::ICMPV6 || self.ip.family() != Family::Ipv6 {
-            return false;
-        }
-        match kind {
-            130..=132 | 143 => self.ip.hop_limit == 1,
-            135 | 136 => self.ip.hop_limit == 255,
-            icmp::V6_ROUTER_SOLICITATION => {
-                self.ip.hop_limit == 255 && self.direction == Direction::Egress
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether it is from a VM as a client of DHCP or DHCPv6, or to it as such.
-    fn is_dhcp(&self) -> bool {
-        let L4::Ports {
-            source,
-            destination,
-        } = self.ip.l4
-        else {
-            return false;
-        };
-        let (client, server) = match self.direction {
-            Direction::Ingress => (destination, source),
-            Direction::Egress => (source, destination),
-        };
-        self.ip.protocol == protocol::UDP
-            && self.ip.fragment.is_none()
-            && match self.ip.family() {
-                Family::Ipv4 => (client, server) == (68, 67),
-                Family::Ipv6 => (client, server) == (546, 547),
-            }
-    }
-
-    /// Flags of TCP, 0 for all else.
-    fn flags(&self) -> u8 {
-        match self.ip.l4 {
-            L4::Tcp { flags, .. } => flags,
-            _ => 0,
-        }
-    }
-
-    /// What rules know as ports.
-    fn service(&self) -> u16 {
-        match self.ip.l4 {
-            L4::Tcp { destination, .. } | L4::Ports { destination, .. } => destination,
-            L4::Icmp { kind, code, .. } => u16::from(kind) << 8 | u16::from(code),
-            L4::None => 0,
-        }
-    }
-
-    fn question(&self) -> Question {
-        Question {
-            direction: self.direction,
-            remote: match self.direction {
-                Direction::Ingress => self.ip.source,
-                Direction::Egress => self.ip.destination,
-            },
-            protocol: self.ip.protocol,
-            service: self.service(),
-        }
-    }
-
-    fn piece(&self, id: u32) -> Piece {
-        Piece {
-            vlan: self.vlan,
-            direction: self.direction,
-            protocol: self.ip.protocol,
-            id,
-            source: self.ip.source,
-            destination: self.ip.destination,
-        }
-    }
-
-    /// What its connection goes by; `None` if it can be of none.
-    fn key(&self) -> Option<ConnectionKey> {
-        let ports = match self.ip.l4 {
-            L4::Tcp {
-                source,
-                destination,
-                ..
-            }
-            | L4::Ports {
-                source,
-                destination,
-            } => match self.direction {
-                Direction::Ingress => (destination, source),
-                Direction::Egress => (source, destination),
-            },
-            L4::Icmp { kind, code: 0, id } => (id, u16::from(query(self.ip.protocol, kind)?)),
-            L4::Icmp { .. } => return None,
-            L4::None => (0, 0),
-        };
-        let addresses = match self.direction {
-            Direction::Ingress => (self.ip.destination, self.ip.source),
-            Direction::Egress => (self.ip.source, self.ip.destination),
-        };
-        let protocol = self.ip.protocol;
-        Some(ConnectionKey::new(self.vlan, protocol, addresses, ports))
-    }
-
-    /// The state of a connection that it opens.
-    fn opening(&self) -> Option<State> {
-        match self.ip.l4 {
-            // An answer opens nothing.
-            L4::Icmp { kind, .. } if query(self.ip.protocol, kind) != Some(kind) => None,
-            _ => State::opening(self.ip.protocol, self.flags()),
-        }
-    }
-
-    /// The packet that it quotes, if it is an ICMP error about one that its receiver
-    /// has sent.
-    fn quoted(&self) -> Option<Ip> {
-        let L4::Icmp { kind, .. } = self.ip.l4 else {
-            return None;
-        };
-        let is_error = match (self.ip.protocol, self.ip.family()) {
-            (protocol::ICMP, Family::Ipv4) => matches!(kind, 3 | 4 | 11 | 12),
-            (protocol::ICMPV6, Family::Ipv6) => matches!(kind, 1..=4),
-            _ => false,
-        };
-        if !is_error {
-            return None;
-        }
-        let bytes = self.frame.get(..self.ip.end)?;
-        let quoted = packet::quoted(bytes, self.ip.transport + ICMP_ERROR_HEADER).ok()?;
-        // The header alone names both ends; a later fragment has no ports.
-        let fits = quoted.source == self.ip.destination && !quoted.is_later_fragment();
-        fits.then_some(quoted)
-    }
-}
-
-/// The type of the query that an ICMP message is, or that it answers.
-fn query(number: u8, kind: u8) -> Option<u8> {
-    match (number, kind) {
-        (protocol::ICMP, icmp::ECHO | 0) => Some(icmp::ECHO),
-        (protocol::ICMP, icmp::TIMESTAMP | icmp::INFORMATION | icmp::ADDRESS_MASK) => Some(kind),
-        (protocol::ICMP, 14 | 16 | 18) => Some(kind - 1),
-        (protocol::ICMPV6, icmp::V6_ECHO | 129) => Some(icmp::V6_ECHO),
-        (protocol::ICMPV6, icmp::V6_NODE_INFORMATION | 140) => Some(icmp::V6_NODE_INFORMATION),
-        _ => None,
     }
 }

@@ -6,10 +6,13 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use nve_protocol::{Binding, Group, GroupId, Key, Prefix, Record, Remote, Rule, TableSizes};
+use nve_protocol::{
+    Binding, Family, Group, GroupId, Key, Prefix, Record, Remote, Rule, TableSizes,
+};
 
 use super::*;
 use crate::connections::Timeouts;
+use crate::packet::L4;
 use crate::tables::Tables;
 
 const VM: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1));

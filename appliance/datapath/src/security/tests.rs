@@ -6,11 +6,11 @@ use std::vec::Vec;
 
 use etherparse::PacketBuilder;
 
-use nve_protocol::{Binding, Group, GroupId, Key, Record, Remote, Rule, TableSizes};
+use nve_protocol::{Binding, Family, Group, GroupId, Key, Record, Remote, Rule, TableSizes};
 
 use super::*;
 use crate::connections::{ACK, FIN, RST, SYN, Timeouts};
-use crate::packet::Fragment;
+use crate::packet::{Fragment, L4};
 use crate::tables::Tables;
 
 const VM: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -422,7 +422,7 @@ fn unreachable(port: u16, cut: usize) -> Vec<u8> {
 fn icmp_errors_pass_if_they_tell_of_a_connection() {
     let mut rig = Rig::new(&[rule(1, OUT, 17, (0, 65535))]);
     let send = |rig: &mut Rig, frame: &[u8], direction| {
-        let headers = packet::Headers::parse(frame).unwrap();
+        let headers = crate::packet::Headers::parse(frame).unwrap();
         rig.admit_frame(&Packet {
             vlan: vlan(1),
             direction,
