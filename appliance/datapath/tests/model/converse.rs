@@ -1,7 +1,7 @@
 //! What follows from an earlier frame: answers, errors about it, other pieces of the
 //! same packet. So that connections, and not only their first packets, are met.
 
-use crate::packet::{Body, Frame, Ip, Transport};
+use crate::packet::{Body, Defect, Frame, Ip, Transport};
 use crate::rules::{Arrival, Outer, Tag};
 use crate::world::{self, VTEPS};
 
@@ -12,6 +12,8 @@ pub enum Turn {
     Again { flags: u8 },
     /// What its receiver may answer.
     Answer { flags: u8 },
+    /// The same with a wrong header checksum.
+    Damaged,
     /// As the first fragment of a packet.
     First,
     /// As a later one.
@@ -29,7 +31,10 @@ pub enum Turn {
 impl Turn {
     /// Whether the conversation goes on from the frame before it.
     pub fn is_aside(self) -> bool {
-        matches!(self, Turn::First | Turn::Later { .. } | Turn::Error { .. })
+        matches!(
+            self,
+            Turn::Damaged | Turn::First | Turn::Later { .. } | Turn::Error { .. }
+        )
     }
 }
 
@@ -51,6 +56,10 @@ impl Entry {
                 ..ip.clone()
             }),
             Turn::Answer { flags } => answer(network, frame, answering(ip, flags)?),
+            Turn::Damaged => self.with(Ip {
+                defect: Some(Defect::Checksum),
+                ..ip.clone()
+            }),
             Turn::First => self.with(Ip {
                 fragment: Some((0, true)),
                 ..ip.clone()

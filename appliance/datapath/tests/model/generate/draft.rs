@@ -293,6 +293,38 @@ fn ip() -> BoxedStrategy<Draft> {
         .boxed()
 }
 
+/// What asks the NVE for something: router advertisements, or leases.
+pub(super) fn asking() -> BoxedStrategy<Draft> {
+    let transport = prop_oneof![
+        1 => Just((true, Transport::Solicitation { link: None })),
+        3 => client4().prop_map(|transport| (false, transport)),
+        3 => client6().prop_map(|transport| (true, transport)),
+    ];
+    (transport, (0usize..12, 0usize..12))
+        .prop_map(|((six, transport), destination)| {
+            let nobody = world::address(0, 1, six);
+            Draft::Ip {
+                six,
+                source: None,
+                destination,
+                ip: Ip {
+                    source: nobody,
+                    destination: nobody,
+                    hop_limit: 64,
+                    traffic_class: 0,
+                    dont_fragment: false,
+                    fragment: None,
+                    id: 0,
+                    options: 0,
+                    transport,
+                    payload: 0,
+                    defect: None,
+                },
+            }
+        })
+        .boxed()
+}
+
 pub(super) fn port() -> impl Strategy<Value = u16> {
     prop_oneof![Just(80u16), Just(4000), Just(53), Just(65535)]
 }

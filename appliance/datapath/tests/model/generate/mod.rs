@@ -16,7 +16,7 @@ use crate::converse::Turn;
 use crate::packet::Frame;
 use crate::rules::{Arrival, Outer, Tag};
 use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
-use draft::body;
+use draft::{Draft, asking, body};
 use talk::{talk, turn, wait};
 
 /// One generated case.
@@ -79,7 +79,8 @@ pub fn case() -> impl Strategy<Value = Case> {
     let memory = (any::<bool>(), 0u32..3, limit);
     let records = (missing, prop_oneof![Just(vec![]), vec(record(), 0..8)]);
     let any = (0u8..16, any::<bool>(), vec(step(), 1..16));
-    (records, memory, prop_oneof![any, talk()]).prop_map(
+    let kinds = prop_oneof![4 => any, 4 => talk(), 1 => ask()];
+    (records, memory, kinds).prop_map(
         |((missing, more), (trunk_checksum, flows, limit), (stateful, default, steps))| Case {
             missing,
             more,
@@ -93,13 +94,38 @@ pub fn case() -> impl Strategy<Value = Case> {
     )
 }
 
+/// VMs that ask the NVE, which is told more and more to tell them.
+fn ask() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
+    let told = (0usize..6, 0usize..4, 0usize..12, 0usize..24, any::<bool>());
+    let told = told.prop_map(|(kind, a, b, c, flag)| match kind {
+        0 => world::subnet(a, flag, b),
+        1 => world::dns(a, flag, c),
+        2 => world::host_route(a, b),
+        3 => world::pair(a, world::own_mac(a), c % 12, flag),
+        _ => world::dhcp_option(a, b, c % 3, flag),
+    });
+    let change = vec(told, 1..8).prop_map(|told| told.into_iter().map(Edit::Put).collect());
+    let ask = trunk_frame(asking()).prop_map(|(at, frame)| Step::Trunk {
+        tag: Tag::Vlan(world::vlan(at).get()),
+        frame,
+        partial: false,
+        times: 1,
+    });
+    let step = prop_oneof![
+        1 => change.prop_map(Step::Change),
+        3 => ask,
+        1 => vec(edit(), 1..3).prop_map(Step::Change),
+    ];
+    (0u8..16, any::<bool>(), vec(step, 4..24)).boxed()
+}
+
 fn times() -> BoxedStrategy<usize> {
     prop_oneof![60 => Just(2usize), 20 => Just(1), 20 => Just(3), 1 => Just(60)].boxed()
 }
 
 fn step() -> BoxedStrategy<Step> {
     prop_oneof![
-        20 => (tag(), trunk_frame(), prop::bool::weighted(0.2), times()).prop_map(
+        20 => (tag(), trunk_frame(body()), prop::bool::weighted(0.2), times()).prop_map(
             |(tag, (at, frame), partial, times)| Step::Trunk {
                 tag: tag.unwrap_or(Tag::Vlan(world::vlan(at).get())),
                 frame,
@@ -199,12 +225,12 @@ fn destination() -> BoxedStrategy<Option<Mac>> {
 }
 
 /// The index of the VAP that sends it, and the frame.
-fn trunk_frame() -> BoxedStrategy<(usize, Frame)> {
+fn trunk_frame(body: BoxedStrategy<Draft>) -> BoxedStrategy<(usize, Frame)> {
     // The last tag has no VAP at first.
     let at = prop_oneof![30 => 0..VLANS - 1, 1 => Just(VLANS - 1)];
     let sender = (at, prop::bool::weighted(0.04));
     let padding = prop_oneof![3 => Just(0usize), 1 => 0usize..40];
-    (sender, destination(), 0usize..6, body(), padding)
+    (sender, destination(), 0usize..6, body, padding)
         .prop_map(|((at, forged), to, network_or_station, body, padding)| {
             let (network, index) = (at / 2, at % 2);
             let source = match forged {

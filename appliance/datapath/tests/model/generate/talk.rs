@@ -16,20 +16,20 @@ use crate::world::{self, GROUPS, NETWORKS, STATIONS, VLANS};
 /// that those of most cases let begin and may end.
 pub(super) fn talk() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
     let stateful = prop_oneof![1 => 0u8..16, 3 => Just(15u8)];
-    let first = (plain_frame(), times()).prop_map(|((at, frame), times)| Step::Trunk {
-        tag: Tag::Vlan(world::vlan(at).get()),
-        frame,
-        partial: false,
-        times,
-    });
     let earlier = prop_oneof![10 => Just(0usize), 1 => 0usize..4];
     let next = prop_oneof![
+        1 => first(),
         10 => (earlier, turn(), times())
             .prop_map(|(earlier, turn, times)| Step::Turn { earlier, turn, times }),
         4 => wait().prop_map(|nanos| Step::Wait { nanos }),
-        1 => vec(prop_oneof![1 => edit(), 2 => rule()], 1..3).prop_map(Step::Change),
+        1 => vec(prop_oneof![1 => edit(), 3 => change()], 1..3).prop_map(Step::Change),
     ];
-    (stateful, prop::bool::weighted(0.8), first, vec(next, 4..40))
+    (
+        stateful,
+        prop::bool::weighted(0.8),
+        first(),
+        vec(next, 4..40),
+    )
         .prop_map(|(stateful, default, first, next)| {
             let steps = std::iter::once(first).chain(next).collect();
             (stateful, default, steps)
@@ -37,16 +37,33 @@ pub(super) fn talk() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
         .boxed()
 }
 
-/// A change of a rule, most of what Neutron's groups let out.
-fn rule() -> BoxedStrategy<Edit> {
-    let which = prop_oneof![
+fn first() -> BoxedStrategy<Step> {
+    (plain_frame(), times())
+        .prop_map(|((at, frame), times)| Step::Trunk {
+            tag: Tag::Vlan(world::vlan(at).get()),
+            frame,
+            partial: false,
+            times,
+        })
+        .boxed()
+}
+
+/// A change of a rule, most of what Neutron's groups let out; or of a VAP.
+fn change() -> BoxedStrategy<Edit> {
+    let rule = prop_oneof![
         2 => (Just(GROUPS - 1), 0usize..2),
         1 => (0..GROUPS, 0usize..12),
     ];
-    (which, any::<bool>())
-        .prop_map(|((group, index), put)| match put {
-            true => Edit::Put(world::rule(group, index)),
-            false => Edit::Delete(world::rule(group, index).key()),
+    let record = prop_oneof![
+        4 => rule.prop_map(|(group, index)| world::rule(group, index)),
+        1 => (0..VLANS - 1).prop_map(|at| world::vap(at, at / 2, false, true)),
+        1 => (0..VLANS - 1, 0usize..8, 0usize..8, 0usize..7)
+            .prop_map(|(at, egress, ingress, dscp)| world::qos(at, egress, ingress, dscp)),
+    ];
+    (record, any::<bool>())
+        .prop_map(|(record, put)| match put {
+            true => Edit::Put(record),
+            false => Edit::Delete(record.key()),
         })
         .boxed()
 }
@@ -74,7 +91,8 @@ pub(super) fn turn() -> BoxedStrategy<Turn> {
         4 => (0usize..7).prop_map(|flags| Turn::Again { flags: FLAGS[flags] }),
         8 => (0usize..7).prop_map(|flags| Turn::Answer { flags: FLAGS[flags] }),
         2 => Just(Turn::First),
-        4 => (prop_oneof![Just(1u16), Just(2), 3u16..200], any::<bool>())
+        1 => Just(Turn::Damaged),
+        4 => (prop_oneof![2 => Just(1u16), 2 => Just(2), 2 => 3u16..200, 1 => 8000u16..8192], any::<bool>())
             .prop_map(|(offset, more)| Turn::Later { offset, more }),
         4 => (0usize..7, 0u8..3, shown(), prop::bool::weighted(0.1))
             .prop_map(|(kind, code, shown, astray)| Turn::Error {
@@ -137,18 +155,19 @@ fn plain_packet() -> BoxedStrategy<Ip> {
         }),
         1 => Just(Transport::Other(47)),
     ];
-    (fragment, transport, any::<u16>())
-        .prop_map(|(fragment, transport, id)| Ip {
+    let payload = prop_oneof![8 => Just(32usize), 1 => 1200usize..1480];
+    (fragment, transport, any::<u16>(), payload, any::<bool>())
+        .prop_map(|(fragment, transport, id, payload, dont_fragment)| Ip {
             source: Ipv4Addr::UNSPECIFIED.into(),
             destination: Ipv4Addr::UNSPECIFIED.into(),
             hop_limit: 64,
             traffic_class: 0,
-            dont_fragment: false,
+            dont_fragment,
             fragment,
             id,
             options: 0,
             transport,
-            payload: 32,
+            payload,
             defect: None,
         })
         .boxed()
