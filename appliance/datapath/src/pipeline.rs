@@ -338,6 +338,7 @@ impl Datapath {
             && sent.lasting
             && got.lasting
             && !witness.is_tracing()
+            && !respond::is_dhcp(headers)
         {
             self.flows.insert(key, path, self.epoch, incoming.now);
         }

@@ -110,6 +110,26 @@ pub fn answer(request: &Request<'_>, reply: &mut Reply) -> Result<Answer, DropRe
     }
 }
 
+/// Whether a frame is of a client of DHCP. Whether it is answered goes by what it
+/// says, so that one is no measure for the next one.
+pub fn is_dhcp(headers: &Headers) -> bool {
+    let ports = headers.ip.as_ref().map(|ip| (ip.protocol, ip.l4));
+    let Some((
+        protocol::UDP,
+        L4::Ports {
+            source,
+            destination,
+        },
+    )) = ports
+    else {
+        return false;
+    };
+    matches!(
+        (source, destination),
+        (dhcpv4::CLIENT_PORT, dhcpv4::SERVER_PORT) | (dhcpv6::CLIENT_PORT, dhcpv6::SERVER_PORT)
+    )
+}
+
 /// The router's interface on a network with an address: one of its own, or the
 /// link-local address that is made of its MAC address.
 pub fn gateway_at(tables: &Tables, vni: Vni, ip: IpAddr) -> Option<&Gateway> {

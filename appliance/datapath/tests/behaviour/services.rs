@@ -67,17 +67,7 @@ fn a_client_gets_its_lease_and_nobody_else_hears_of_it() {
         fixed: true,
     };
     rig.put(&[subnet(RED, "10.0.0.0/24"), Record::Address(fixed)]);
-    let mut discover = vec![1, 1, 6, 0, 1, 2, 3, 4];
-    discover.resize(28, 0);
-    discover.extend(mac(1).0);
-    discover.resize(236, 0);
-    discover.extend([99, 130, 83, 99, 53, 1, 1, 255]);
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac(1).0, [0xff; 6])
-        .ipv4([0; 4], [255; 4], 64)
-        .udp(68, 67)
-        .write(&mut frame, &discover)
-        .unwrap();
+    let frame = discover(mac(1), mac(1), Mac::BROADCAST);
     let outcome = rig.trunk_uncounted(&with_tag(&frame, 101));
     let [offer] = &outcome.sent[..] else {
         panic!("{outcome:?}");
@@ -88,4 +78,40 @@ fn a_client_gets_its_lease_and_nobody_else_hears_of_it() {
     // The address that is given, behind Ethernet, tag, IPv4 and UDP headers.
     assert_eq!(offer.bytes[46 + 16..46 + 20], ip(1).octets());
     assert_eq!(rig.datapath.counters().answers, 1);
+}
+
+/// The station with the address `from` looks for servers on behalf of `client`.
+fn discover(from: Mac, client: Mac, to: Mac) -> Vec<u8> {
+    let mut discover = vec![1, 1, 6, 0, 1, 2, 3, 4];
+    discover.resize(28, 0);
+    discover.extend(client.0);
+    discover.resize(236, 0);
+    discover.extend([99, 130, 83, 99, 53, 1, 1, 255]);
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(from.0, to.0)
+        .ipv4([0; 4], [255; 4], 64)
+        .udp(68, 67)
+        .write(&mut frame, &discover)
+        .unwrap();
+    frame
+}
+
+#[test]
+fn each_message_of_a_client_is_read() {
+    let mut rig = Rig::new();
+    let trusted = match vap(101, RED, 1) {
+        Record::Vap(vap) => Record::Vap(Vap {
+            port_security: false,
+            ..vap
+        }),
+        _ => unreachable!("a VAP"),
+    };
+    rig.put(&[trusted, subnet(RED, "10.0.0.0/24")]);
+    // Of a station behind the VM that is no client of ours, to one that is known.
+    let other = with_tag(&discover(mac(1), mac(77), mac(3)), 101);
+    let own = with_tag(&discover(mac(1), mac(1), mac(3)), 101);
+    for _ in 0..2 {
+        assert_eq!(rig.trunk(&other).verdict, Verdict::Send(Side::Uplink));
+        assert_eq!(rig.trunk(&own).verdict, Verdict::Done);
+    }
 }
