@@ -171,7 +171,8 @@ impl Node {
     fn refill(&mut self, now: Nanos, records: &[Record]) {
         self.datapath.update(now, |tables| {
             let mut other = Tables::new(tables.capacity());
-            for record in records {
+            // In another order, so that slots are others'.
+            for record in records.iter().rev() {
                 other.put(record).unwrap();
             }
             tables.replace(other);

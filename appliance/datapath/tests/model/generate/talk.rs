@@ -19,6 +19,7 @@ pub(super) fn talk() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
     let earlier = prop_oneof![10 => Just(0usize), 1 => 0usize..4];
     let next = prop_oneof![
         1 => first(),
+        1 => Just(Step::Refill),
         10 => (earlier, turn(), times())
             .prop_map(|(earlier, turn, times)| Step::Turn { earlier, turn, times }),
         4 => wait().prop_map(|nanos| Step::Wait { nanos }),
