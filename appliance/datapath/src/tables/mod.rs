@@ -114,6 +114,7 @@ impl Tables {
     pub fn replace(&mut self, other: Tables) {
         let old = core::mem::replace(self, other);
         self.qos.succeed(&old.qos);
+        self.vteps.renew();
     }
 
     /// Digest of all records.

@@ -51,6 +51,11 @@ impl Vteps {
             .map(|slot| (slot.records > 0).then_some(slot.address))
     }
 
+    /// All slots are others', even those of no VTEP.
+    pub(super) fn renew(&mut self) {
+        self.changed = true;
+    }
+
     pub(super) fn take_changed(&mut self) -> bool {
         core::mem::take(&mut self.changed)
     }

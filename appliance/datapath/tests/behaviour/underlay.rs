@@ -121,10 +121,20 @@ fn a_resolved_next_hop_survives_a_full_state() {
         for record in records.iter().chain(&open_group(101)) {
             fresh.put(record).unwrap();
         }
-        *tables = fresh;
+        tables.replace(fresh);
     });
     let frame = with_tag(&untagged(mac(1), mac(3), 60), 101);
     assert_eq!(rig.trunk(&frame).verdict, Verdict::Send(Side::Uplink));
+}
+
+#[test]
+fn next_hops_are_not_probed_for_a_full_state_that_names_none() {
+    let mut rig = Rig::new();
+    rig.datapath.update(Nanos(1), |tables| {
+        tables.replace(Tables::new(tables.capacity()));
+    });
+    let asked = targets(&mut rig, 3600 * SECOND);
+    assert!(!asked.contains(&PEER) && !asked.contains(&OTHER));
 }
 
 #[test]
