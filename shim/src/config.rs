@@ -11,7 +11,7 @@ use nve_protocol::Vni;
 use serde::Deserialize;
 
 use crate::auth::{Credentials, Secret, SecretError, UserConfig};
-use crate::intent::{OVERHEAD_IPV4, Settings};
+use crate::intent::{IpVersion, OVERHEAD_IPV6, Settings};
 
 /// All keys with their defaults, and one hypervisor manager.
 pub const EXAMPLE: &str = r#"# Where intent, placement and keys are kept.
@@ -26,6 +26,7 @@ listen = "0.0.0.0:6653"
 
 [network]
 underlay_mtu = 1500     # bytes of an IP packet between VTEPs
+overlay_ip_version = 4  # 6 if any VTEP has an IPv6 address: its header is longer
 vni_range = [4096, 16777215]
 base_mac = "fa:16:3e:00:00:00"
 
@@ -47,7 +48,7 @@ format = "text"         # or "json"
 "#;
 
 /// IPv4's minimum reassembly size is 576; a network needs that much to be of use.
-const MIN_UNDERLAY_MTU: u16 = 576 + OVERHEAD_IPV4;
+const MIN_UNDERLAY_MTU: u16 = 576 + OVERHEAD_IPV6;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +127,8 @@ pub struct Southbound {
 pub struct Network {
     /// Bytes of an IP packet that the underlay carries.
     pub underlay_mtu: u16,
+    /// Newest version of IP that VTEPs have; networks leave room for its header.
+    pub overlay_ip_version: IpVersion,
     /// First and last VNI that is allocated by itself.
     pub vni_range: [u32; 2],
     /// Generated MAC addresses begin with its first three octets.
@@ -204,11 +207,13 @@ impl Default for Network {
     fn default() -> Self {
         let Settings {
             underlay_mtu,
+            overlay,
             vni_range,
             base_mac: [a, b, c],
         } = Settings::default();
         Network {
             underlay_mtu,
+            overlay_ip_version: overlay,
             vni_range: [*vni_range.start(), *vni_range.end()],
             base_mac: nve_protocol::Mac([a, b, c, 0, 0, 0]),
         }
@@ -285,6 +290,7 @@ impl Config {
         let nve_protocol::Mac([a, b, c, ..]) = self.network.base_mac;
         Settings {
             underlay_mtu: self.network.underlay_mtu,
+            overlay: self.network.overlay_ip_version,
             vni_range: first..=last,
             base_mac: [a, b, c],
         }
@@ -364,6 +370,7 @@ mod tests {
             ("[network]\nvni_range = [5, 4]", "network.vni_range"),
             ("[network]\nvni_range = [5, 16777216]", "network.vni_range"),
             ("[network]\nunderlay_mtu = 100", "network.underlay_mtu"),
+            ("[network]\noverlay_ip_version = 5", "4 or 6"),
             (
                 "[network]\nbase_mac = \"01:00:00:00:00:00\"",
                 "network.base_mac",

@@ -45,21 +45,54 @@ use crate::model::{Common, Mutation};
 /// inner Ethernet 14 (RFC 7348, section 5).
 pub const OVERHEAD_IPV4: u16 = 50;
 
+/// The same over IPv6, whose header has 40 bytes.
+pub const OVERHEAD_IPV6: u16 = 70;
+
 /// What planning depends on besides the state; from the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Bytes of an IP packet that the underlay carries.
     pub underlay_mtu: u16,
+    /// Whether VTEPs may have IPv6 addresses, for which networks leave room; Neutron's
+    /// `overlay_ip_version`. Which of both versions a VTEP has is its own affair then.
+    pub overlay: IpVersion,
     /// VNIs that are allocated to networks whose creator names none.
     pub vni_range: RangeInclusive<u32>,
     /// First three octets of generated MAC addresses.
     pub base_mac: [u8; 3],
 }
 
+/// Version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u8")]
+pub enum IpVersion {
+    /// 4.
+    V4,
+    /// 6.
+    V6,
+}
+
+impl TryFrom<u8> for IpVersion {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<IpVersion, &'static str> {
+        match number {
+            4 => Ok(IpVersion::V4),
+            6 => Ok(IpVersion::V6),
+            _ => Err("an IP version is 4 or 6"),
+        }
+    }
+}
+
 impl Settings {
-    /// The largest MTU that a network can have, and what it has by default.
+    /// The largest MTU that a network can have, and what it has by default. It does
+    /// not depend on which VTEPs there are, or it would change under running VMs.
     pub const fn network_mtu(&self) -> u16 {
-        self.underlay_mtu.saturating_sub(OVERHEAD_IPV4)
+        let overhead = match self.overlay {
+            IpVersion::V4 => OVERHEAD_IPV4,
+            IpVersion::V6 => OVERHEAD_IPV6,
+        };
+        self.underlay_mtu.saturating_sub(overhead)
     }
 }
 
@@ -67,6 +100,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             underlay_mtu: 1500,
+            overlay: IpVersion::V4,
             vni_range: 4096..=nve_protocol::Vni::MAX,
             base_mac: [0xfa, 0x16, 0x3e],
         }

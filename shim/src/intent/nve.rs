@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{IntentError, Plan, State};
+use super::{Context, IntentError, IpVersion, Plan, State};
 use crate::model::{Mutation, Nve};
 
 /// Most characters of a name, as in Neutron.
@@ -30,13 +30,17 @@ pub struct NewNve {
 }
 
 /// Plans the registration of an NVE.
-pub fn create(state: &State, request: NewNve) -> Result<Plan<Nve>, IntentError> {
+pub fn create(
+    state: &State,
+    context: Context<'_>,
+    request: NewNve,
+) -> Result<Plan<Nve>, IntentError> {
     let nve = Nve {
         id: request.id.unwrap_or_else(Uuid::new_v4),
         name: check_name("name", request.name)?,
         host_name: check_name("host_name", request.host_name)?,
         host_uuid: request.host_uuid,
-        vtep: check_vtep_address("vtep", request.vtep)?,
+        vtep: check_vtep_address(context, "vtep", request.vtep)?,
         public_key: check_key(&request.public_key)?,
     };
     for other in state.nves() {
@@ -68,8 +72,10 @@ pub(super) fn check_name(field: &'static str, name: String) -> Result<String, In
     Ok(name)
 }
 
-/// Refuses an address that no VTEP can have.
+/// Refuses an address that no VTEP can have, or none here: networks that leave no
+/// room for IPv6 headers would lose their largest packets on the way to it.
 pub(super) fn check_vtep_address(
+    context: Context<'_>,
     field: &'static str,
     address: IpAddr,
 ) -> Result<IpAddr, IntentError> {
@@ -78,6 +84,15 @@ pub(super) fn check_vtep_address(
         return Err(IntentError::InvalidField {
             field,
             reason: format!("{address} is not an address that VXLAN can be sent to"),
+        });
+    }
+    if address.is_ipv6() && context.settings.overlay == IpVersion::V4 {
+        return Err(IntentError::InvalidField {
+            field,
+            reason: format!(
+                "{address} is an IPv6 address, for which the MTU of networks leaves no room; \
+                 set network.overlay_ip_version to 6 in the shim's configuration"
+            ),
         });
     }
     Ok(address)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::nve::{check_name, check_vtep_address, check_vtep_free};
-use super::{IntentError, Plan, State, set};
+use super::{Context, IntentError, Plan, State, set};
 use crate::model::{Endpoint, Mutation, Vtep};
 
 /// A VTEP to be entered.
@@ -50,7 +50,11 @@ impl Vtep {
 }
 
 /// Plans a new VTEP.
-pub fn create(state: &State, request: NewVtep) -> Result<Plan<Vtep>, IntentError> {
+pub fn create(
+    state: &State,
+    context: Context<'_>,
+    request: NewVtep,
+) -> Result<Plan<Vtep>, IntentError> {
     let id = request.id.unwrap_or_else(Uuid::new_v4);
     if let Some(other) = state.vtep(id) {
         return Err(taken("id", id, other));
@@ -62,17 +66,22 @@ pub fn create(state: &State, request: NewVtep) -> Result<Plan<Vtep>, IntentError
         networks: request.networks,
         endpoints: request.endpoints,
     };
-    put(state, vtep)
+    put(state, context, vtep)
 }
 
 /// Plans a change of a VTEP.
-pub fn update(state: &State, id: Uuid, change: VtepChange) -> Result<Plan<Vtep>, IntentError> {
+pub fn update(
+    state: &State,
+    context: Context<'_>,
+    id: Uuid,
+    change: VtepChange,
+) -> Result<Plan<Vtep>, IntentError> {
     let mut vtep = find(state, id)?.clone();
     set(&mut vtep.name, change.name);
     set(&mut vtep.address, change.address);
     set(&mut vtep.networks, change.networks);
     set(&mut vtep.endpoints, change.endpoints);
-    put(state, vtep)
+    put(state, context, vtep)
 }
 
 /// Plans the end of a VTEP.
@@ -86,12 +95,12 @@ pub fn find(state: &State, id: Uuid) -> Result<&Vtep, IntentError> {
     state.vtep(id).ok_or(IntentError::not_found("VTEP", id))
 }
 
-fn put(state: &State, mut vtep: Vtep) -> Result<Plan<Vtep>, IntentError> {
+fn put(state: &State, context: Context<'_>, mut vtep: Vtep) -> Result<Plan<Vtep>, IntentError> {
     vtep.name = check_name("name", vtep.name)?;
     if let Some(other) = others(state, vtep.id).find(|v| v.name == vtep.name) {
         return Err(taken("name", &vtep.name, other));
     }
-    check_vtep_address("address", vtep.address)?;
+    check_vtep_address(context, "address", vtep.address)?;
     check_vtep_free(state, "address", vtep.address, Some(vtep.id))?;
     vtep.networks.sort();
     vtep.networks.dedup();

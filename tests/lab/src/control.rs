@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
-use crate::fabric::CONTROL_ADDRESS;
+use crate::fabric::{CONTROL_ADDRESS, Underlay};
 use crate::http::Client;
 use crate::lab::Lab;
 use crate::netns::Netns;
@@ -56,7 +56,7 @@ impl Control {
         write_secret(&dir.join("shim/shim.key"), &keys.private)?;
         write_secret(&dir.join("netrc"), &netrc(&password))?;
         write_secret(&dir.join("notice.toml"), &notice_config(lab, &password))?;
-        write_secret(&dir.join("shim.toml"), &shim_config(dir, &password))?;
+        write_secret(&dir.join("shim.toml"), &shim_config(lab, &password))?;
         let mut notice = daemon(&artifacts.shim, "notice", netns, dir)?;
         let manager = Client::new(netns, &format!("http://127.0.0.1:{MANAGER_PORT}"))
             .with_netrc(&dir.join("netrc"));
@@ -139,20 +139,30 @@ fn await_answer(what: &str, daemon: &mut Daemon, client: &Client, path: &str) ->
     })
 }
 
-fn shim_config(dir: &Path, password: &str) -> String {
-    let dir = dir.display();
+fn shim_config(lab: &Lab, password: &str) -> String {
+    let dir = lab.dir.display();
+    let version = match lab.underlay {
+        Underlay::Ipv4 => 4,
+        Underlay::Ipv6 => 6,
+    };
     format!(
         "data_dir = \"{dir}/shim\"\n\
          \n\
          [northbound]\n\
          listen = \"0.0.0.0:{API_PORT}\"\n\
          \n\
+         [southbound]\n\
+         listen = \"[::]:{}\"\n\
+         \n\
+         [network]\n\
+         overlay_ip_version = {version}\n\
          \n\
          [[managers]]\n\
          name = \"lab\"\n\
          url = \"http://127.0.0.1:{MANAGER_PORT}\"\n\
          username = \"{USER}\"\n\
-         password = \"{password}\"\n"
+         password = \"{password}\"\n",
+        nve_protocol::DEFAULT_PORT
     )
 }
 

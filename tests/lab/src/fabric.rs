@@ -19,8 +19,20 @@ pub const VM_MTU: u16 = 1450;
 /// Address of the control plane on the underlay.
 pub const CONTROL_ADDRESS: &str = "192.0.2.1";
 
+/// Its IPv6 address there.
+pub const CONTROL_ADDRESS6: &str = "2001:db8::1";
+
 /// Name of the underlay's bridge, for captures.
 pub const UNDERLAY: &str = "underlay";
+
+/// Version of IP that VTEPs have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underlay {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
 
 /// Devices of one hypervisor in the fabric's namespace.
 #[derive(Debug, Clone)]
@@ -51,6 +63,9 @@ impl Fabric {
         ))?;
         netns.ip(&format!("addr add {CONTROL_ADDRESS}/24 dev {UNDERLAY}"))?;
         netns.ip(&format!("link set {UNDERLAY} up"))?;
+        netns.ip(&format!(
+            "addr add {CONTROL_ADDRESS6}/64 dev {UNDERLAY} nodad"
+        ))?;
         Ok(Fabric { ovs, netns })
     }
 

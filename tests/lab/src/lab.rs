@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::fabric::{Fabric, Ports};
+use crate::fabric::{Fabric, Ports, Underlay};
 use crate::nve::{Identity, Nve};
 use uuid::Uuid;
 
@@ -32,25 +32,26 @@ pub struct Lab {
     pub hypervisors: Vec<Hypervisor>,
     /// Switches and cables.
     pub fabric: Fabric,
+    /// Version of IP between the NVEs.
+    pub underlay: Underlay,
     /// Directory of its logs.
     pub dir: PathBuf,
 }
 
 impl Lab {
     /// Makes two hypervisors without guests, with logs in `dir`.
-    pub fn two_hypervisors(dir: &Path) -> Result<Lab> {
+    pub fn two_hypervisors(dir: &Path, underlay: Underlay) -> Result<Lab> {
         fs::create_dir_all(dir)?;
         let fabric = Fabric::start(dir)?;
-        let hypervisors = ['a', 'b']
+        let hypervisors = [('a', 11), ('b', 12)]
             .into_iter()
-            .enumerate()
-            .map(|(index, letter)| {
+            .map(|(letter, number)| {
                 let ports = fabric.add_hypervisor(letter)?;
                 Ok(Hypervisor {
                     name: ports.bridge.clone(),
                     uuid: Uuid::new_v4(),
                     ports,
-                    identity: Identity::generate(index, letter)?,
+                    identity: Identity::generate(number, letter, underlay)?,
                     nve: None,
                 })
             })
@@ -58,6 +59,7 @@ impl Lab {
         Ok(Lab {
             hypervisors,
             fabric,
+            underlay,
             dir: dir.to_owned(),
         })
     }

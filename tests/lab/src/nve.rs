@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::fabric::{CONTROL_ADDRESS, Ports, UNDERLAY_MTU};
+use crate::fabric::{CONTROL_ADDRESS, CONTROL_ADDRESS6, Ports, UNDERLAY_MTU, Underlay};
 use crate::netns::Netns;
 use crate::qemu::{Accelerator, Machine, Nic, Profile};
 
@@ -50,8 +50,12 @@ pub struct Identity {
     pub id: Uuid,
     /// Its name, such as `nve-a`.
     pub name: String,
-    /// Its VTEP address.
+    /// Its VTEP address, whose last number is [`number`](Self::number).
     pub vtep: String,
+    /// Number by which its addresses differ from others'.
+    pub number: u8,
+    /// Version of IP on its uplink.
+    pub underlay: Underlay,
     /// Its key pair.
     pub keys: KeyPair,
 }
@@ -66,29 +70,32 @@ pub struct Nve {
 }
 
 impl Identity {
-    /// Identity of the NVE on hypervisor number `index`, whose letter is `letter`.
-    pub fn generate(index: usize, letter: char) -> Result<Identity> {
+    /// Identity of the NVE with that number, whose hypervisor's letter is `letter`.
+    pub fn generate(number: u8, letter: char, underlay: Underlay) -> Result<Identity> {
         Ok(Identity {
             id: Uuid::new_v4(),
             name: format!("nve-{letter}"),
-            vtep: format!("192.0.2.{}", 11 + index),
+            vtep: match underlay {
+                Underlay::Ipv4 => format!("192.0.2.{number}"),
+                Underlay::Ipv6 => format!("2001:db8::{number}"),
+            },
+            number,
+            underlay,
             keys: KeyPair::generate()?,
         })
     }
 
-    /// MAC address of the trunk or the uplink, made from the VTEP address.
+    /// MAC address of the trunk or the uplink.
     fn mac(&self, nic: u8) -> String {
-        let last: u8 = self
-            .vtep
-            .rsplit('.')
-            .next()
-            .and_then(|octet| octet.parse().ok())
-            .unwrap_or_default();
-        format!("02:00:0e:00:{nic:02x}:{last:02x}")
+        format!("02:00:0e:00:{nic:02x}:{:02x}", self.number)
     }
 
     /// The boot configuration.
     fn boot_config(&self, shim_public_key: &str) -> Value {
+        let (prefix, shim) = match self.underlay {
+            Underlay::Ipv4 => (24, CONTROL_ADDRESS.to_owned()),
+            Underlay::Ipv6 => (64, format!("[{CONTROL_ADDRESS6}]")),
+        };
         json!({
             "nve_id": self.id,
             "name": self.name,
@@ -96,10 +103,10 @@ impl Identity {
             "trunk": {"mac": self.mac(1)},
             "uplink": {
                 "mac": self.mac(2),
-                "address": format!("{}/24", self.vtep),
+                "address": format!("{}/{prefix}", self.vtep),
                 "mtu": UNDERLAY_MTU,
             },
-            "shims": [format!("{CONTROL_ADDRESS}:{}", nve_protocol::DEFAULT_PORT)],
+            "shims": [format!("{shim}:{}", nve_protocol::DEFAULT_PORT)],
             "shim_public_key": shim_public_key,
             "private_key": self.keys.private,
         })

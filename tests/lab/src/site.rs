@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
 use crate::control::Control;
+use crate::fabric::Underlay;
 use crate::lab::Lab;
 use crate::matrix::{Matrix, Peer};
 pub use crate::neutron::text;
@@ -77,7 +78,12 @@ pub const SIX: [Plan<'_>; 6] = [
 impl Site {
     /// Starts the control plane and both NVEs, and waits until they are connected.
     pub fn start(dir: &Path, artifacts: &Artifacts) -> Result<Site> {
-        let lab = Lab::two_hypervisors(dir)?;
+        Site::start_over(Underlay::Ipv4, dir, artifacts)
+    }
+
+    /// [`start`](Self::start) with VTEPs of that version of IP.
+    pub fn start_over(underlay: Underlay, dir: &Path, artifacts: &Artifacts) -> Result<Site> {
+        let lab = Lab::two_hypervisors(dir, underlay)?;
         let control = Control::start(&lab, artifacts)?;
         let mut site = Site {
             guests: Vec::new(),

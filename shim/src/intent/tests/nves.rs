@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::testing::Bench;
-use super::super::{IntentError, network, nve, vtep};
+use super::super::{IntentError, IpVersion, network, nve, vtep};
 use crate::model::{Nve, Vtep};
 
 fn new_nve(bench: &mut Bench, n: u8, with: Value) -> Result<Nve, IntentError> {
@@ -13,11 +13,11 @@ fn new_nve(bench: &mut Bench, n: u8, with: Value) -> Result<Nve, IntentError> {
         .as_object_mut()
         .unwrap()
         .extend(with.as_object().unwrap().clone());
-    bench.carry_out(|s, _| nve::create(s, serde_json::from_value(request).unwrap()))
+    bench.carry_out(|s, c| nve::create(s, c, serde_json::from_value(request).unwrap()))
 }
 
 fn new_vtep(bench: &mut Bench, request: Value) -> Result<Vtep, IntentError> {
-    bench.carry_out(|s, _| vtep::create(s, serde_json::from_value(request).unwrap()))
+    bench.carry_out(|s, c| vtep::create(s, c, serde_json::from_value(request).unwrap()))
 }
 
 #[test]
@@ -118,7 +118,31 @@ fn a_network_of_a_vtep_stays_until_it_is_taken_out() {
     );
     let change = serde_json::from_value(json!({"networks": []})).unwrap();
     bench
-        .carry_out(|s, _| vtep::update(s, tor.id, change))
+        .carry_out(|s, c| vtep::update(s, c, tor.id, change))
         .unwrap();
     bench.carry_out(|s, _| network::delete(s, id)).unwrap();
+}
+
+#[test]
+fn ipv6_vteps_need_networks_that_leave_room_for_them() {
+    let mut bench = Bench::default();
+    let ip6 = json!({"vtep": "2001:db8::11"});
+    let tor = json!({"name": "tor", "address": "2001:db8::50"});
+    for error in [
+        new_nve(&mut bench, 11, ip6.clone()).unwrap_err(),
+        new_vtep(&mut bench, tor.clone()).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("overlay_ip_version"), "{error}");
+    }
+    assert_eq!(bench.network(json!({})).unwrap().mtu, 1450);
+    bench.settings.overlay = IpVersion::V6;
+    new_nve(&mut bench, 11, ip6).unwrap();
+    new_nve(&mut bench, 12, json!({})).unwrap();
+    new_vtep(&mut bench, tor).unwrap();
+    assert_eq!(bench.network(json!({})).unwrap().mtu, 1430);
+    let error = bench.network(json!({"mtu": 1431})).unwrap_err();
+    assert!(
+        matches!(error, IntentError::MtuTooBig { max: 1430 }),
+        "{error}"
+    );
 }

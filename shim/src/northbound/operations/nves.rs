@@ -134,9 +134,12 @@ async fn create(
     State(api): State<Api>,
     JsonBody(request): JsonBody<NewNve>,
 ) -> Result<(StatusCode, Json<View>), Failure> {
+    let controller = api.controller.clone();
     let made = api
         .controller
-        .transact(move |state| nve::create(state, request).map_err(Failure::from))
+        .transact(move |state| {
+            nve::create(state, controller.context(), request).map_err(Failure::from)
+        })
         .await?;
     tracing::info!(id = %made.id, name = made.name, vtep = %made.vtep, "NVE registered");
     Ok((StatusCode::CREATED, Json(view(&api.fabric, &made))))

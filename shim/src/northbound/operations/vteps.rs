@@ -102,9 +102,12 @@ async fn create(
     State(api): State<Api>,
     JsonBody(request): JsonBody<NewVtep>,
 ) -> Result<(StatusCode, Json<Vtep>), Failure> {
+    let controller = api.controller.clone();
     let made = api
         .controller
-        .transact(move |state| vtep::create(state, request).map_err(Failure::from))
+        .transact(move |state| {
+            vtep::create(state, controller.context(), request).map_err(Failure::from)
+        })
         .await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
@@ -115,9 +118,12 @@ async fn update(
     JsonBody(change): JsonBody<VtepChange>,
 ) -> Result<Json<Vtep>, Failure> {
     let id = object_id("VTEP", id)?;
+    let controller = api.controller.clone();
     let changed = api
         .controller
-        .transact(move |state| vtep::update(state, id, change).map_err(Failure::from))
+        .transact(move |state| {
+            vtep::update(state, controller.context(), id, change).map_err(Failure::from)
+        })
         .await?;
     Ok(Json(changed))
 }

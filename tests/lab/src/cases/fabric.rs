@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 
 use super::Context;
-use crate::fabric::{CONTROL_ADDRESS, Fabric, VM_MTU};
+use crate::fabric::{CONTROL_ADDRESS, Fabric, Underlay, VM_MTU};
 use crate::lab::Lab;
 use crate::reach;
 use crate::vm::{Interface, Setting, Vm};
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
-    let lab = Lab::two_hypervisors(&context.dir)?;
+    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4)?;
     let mut vms = Vec::new();
     // Bridge and tag of each: only the first two share both.
     for (bridge, tag) in [("hv-a", 101), ("hv-a", 101), ("hv-a", 102), ("hv-b", 101)] {

@@ -18,6 +18,7 @@ mod schedule;
 mod spoofing;
 mod stateful;
 mod table_v;
+mod underlay6;
 mod wire;
 
 use std::fs;
@@ -77,6 +78,12 @@ const CASES: &[Case] = &[
         shows: "a third-party decoder agrees with every header on trunk and underlay",
         alone: false,
         run: wire::run,
+    },
+    Case {
+        name: "underlay6",
+        shows: "NVEs with IPv6 VTEPs carry full packets, and a decoder agrees with the headers",
+        alone: false,
+        run: underlay6::run,
     },
     Case {
         name: "third-party-vtep",

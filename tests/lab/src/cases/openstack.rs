@@ -6,11 +6,12 @@ use anyhow::Result;
 
 use super::Context;
 use crate::control::Control;
+use crate::fabric::Underlay;
 use crate::lab::Lab;
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
-    let lab = Lab::two_hypervisors(&context.dir)?;
+    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4)?;
     let control = Control::start(&lab, &context.artifacts)?;
     let mut script = Command::new(&context.artifacts.python);
     script

@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
     check_local_traffic_stays(&underlay, a1, a2)
 }
 
-fn exchange(source: &Guest, target: &Guest) -> Result<()> {
+pub(super) fn exchange(source: &Guest, target: &Guest) -> Result<()> {
     let (from, to) = (&source.vm, &target.vm);
     ensure!(
         reach::ping(&from.netns, to.interface.ip, 3)?,
@@ -131,7 +131,7 @@ fn check_entropy(underlay: &Frames) -> Result<()> {
 }
 
 /// Every checksum in the named fields is right, or left out where UDP may.
-fn check_checksums(frames: &Frames, filter: &str, fields: &[&str]) -> Result<()> {
+pub(super) fn check_checksums(frames: &Frames, filter: &str, fields: &[&str]) -> Result<()> {
     let found = frames.fields(filter, fields)?;
     ensure!(!found.is_empty(), "nothing matches {filter}");
     for frame in &found {
