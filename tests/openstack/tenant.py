@@ -1,14 +1,20 @@
-"""One step of a tenant, through unmodified openstacksdk; prints an id.
+"""Steps of a tenant, through unmodified openstacksdk.
 
-    python tenant.py --url http://127.0.0.1:9696 route SUBNET...
-    python tenant.py --url http://127.0.0.1:9696 protect PORT
-    python tenant.py --url http://127.0.0.1:9696 allow GROUP PROTOCOL PORT
-    python tenant.py --url http://127.0.0.1:9696 forbid GROUP
-    python tenant.py --url http://127.0.0.1:9696 limit PORT KBPS
+    python tenant.py --url http://127.0.0.1:9696
+
+Takes a step a line, and prints an id for each, with the time at which the last call
+had returned, in seconds since 1970:
+
+    route SUBNET...
+    protect PORT
+    allow GROUP PROTOCOL PORT
+    forbid GROUP
+    limit PORT KBPS
 """
 
 import argparse
 import sys
+import time
 
 import openstack
 
@@ -67,13 +73,14 @@ STEPS = {step.__name__: step for step in (route, protect, allow, forbid, limit)}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", required=True, help="root of the shim's REST API")
-    parser.add_argument("step", choices=STEPS)
-    parser.add_argument("arguments", nargs="*")
     given = parser.parse_args()
     net = openstack.connect(
         auth_type="none", network_endpoint_override=given.url
     ).network
-    print(STEPS[given.step](net, *given.arguments))
+    for line in sys.stdin:
+        step, *arguments = line.split()
+        made = STEPS[step](net, *arguments)
+        print(made, time.time(), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -306,7 +306,13 @@ pub fn dual_subnets(number: u8) -> [Value; 2] {
 /// Waits until traffic obeys a request that was just answered; fails when that
 /// takes longer than [`OBEDIENCE`].
 pub fn obeys(what: &str, obeyed: impl FnMut() -> Result<bool>) -> Result<()> {
-    wait::until_true(what, OBEDIENCE, obeyed)?;
+    obeys_since(Instant::now(), what, obeyed)
+}
+
+/// [`obeys`] for a request that was answered at that time.
+fn obeys_since(answered: Instant, what: &str, obeyed: impl FnMut() -> Result<bool>) -> Result<()> {
+    let left = OBEDIENCE.saturating_sub(answered.elapsed());
+    wait::until_true(what, left, obeyed)?;
     println!("  {what}: obeyed");
     Ok(())
 }
@@ -318,10 +324,21 @@ pub fn all_obey<F>(attempts: impl IntoIterator<Item = (String, F)>) -> Result<()
 where
     F: FnMut() -> Result<bool> + Send,
 {
+    all_obey_since(Instant::now(), attempts)
+}
+
+/// [`all_obey`] for a request that was answered at that time.
+pub fn all_obey_since<F>(
+    answered: Instant,
+    attempts: impl IntoIterator<Item = (String, F)>,
+) -> Result<()>
+where
+    F: FnMut() -> Result<bool> + Send,
+{
     thread::scope(|scope| {
         let attempts = attempts.into_iter();
         let waits: Vec<_> = attempts
-            .map(|(what, obeyed)| scope.spawn(move || obeys(&what, obeyed)))
+            .map(|(what, obeyed)| scope.spawn(move || obeys_since(answered, &what, obeyed)))
             .collect();
         waits.into_iter().try_for_each(|wait| match wait.join() {
             Ok(outcome) => outcome,

@@ -1,10 +1,13 @@
 //! Rates between VMs, as iperf3(1) measures them.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -67,4 +70,71 @@ const LISTENS: &str = "Server listening";
 fn received(report: &Value) -> Option<f64> {
     let bits = &report["end"]["sum_received"]["bits_per_second"];
     Some(bits.as_f64()? / 1000.0)
+}
+
+/// Between two bursts of a [`Stream`].
+const PACE: Duration = Duration::from_millis(2);
+
+/// Datagrams at a steady rate, until it is dropped.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    /// What takes them, so that no answer says that nobody does.
+    _receiver: UdpSocket,
+}
+
+impl Stream {
+    /// Sends `kbps` kbit/s of payload from `source` to `to` in `target`.
+    pub fn start(source: &Netns, target: &Netns, to: SocketAddr, kbps: u64) -> Result<Stream> {
+        let receiver = target.run(|| Ok(UdpSocket::bind(to)?))?;
+        let any: IpAddr = match to.is_ipv4() {
+            true => Ipv4Addr::UNSPECIFIED.into(),
+            false => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let sender = source.run(|| Ok(UdpSocket::bind((any, 0))?))?;
+        sender.connect(to)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        thread::spawn(move || {
+            let (start, mut sent) = (Instant::now(), 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let due = start.elapsed().as_millis() * u128::from(kbps) / 8;
+                while sent < due {
+                    // What is lost is what is measured.
+                    let _ = sender.send(&[0; DATAGRAM as usize]);
+                    sent += u128::from(DATAGRAM);
+                }
+                thread::sleep(PACE);
+            }
+        });
+        Ok(Stream {
+            stop,
+            _receiver: receiver,
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Rate at which Ethernet frames arrive at `eth0` of a VM, in kbit/s, over that time
+/// from now on.
+pub fn arriving(vm: &Netns, window: Duration) -> Result<f64> {
+    let (start, before) = (Instant::now(), arrived(vm)?);
+    thread::sleep(window);
+    let (elapsed, bytes) = (start.elapsed(), arrived(vm)? - before);
+    Ok(f64::from(u32::try_from(bytes)?) * 8.0 / 1000.0 / elapsed.as_secs_f64())
+}
+
+/// Bytes that have arrived at `eth0` (proc(5), `net/dev`).
+fn arrived(vm: &Netns) -> Result<u64> {
+    let text = vm.run(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("eth0:"));
+    let bytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(bytes.context("no eth0")?.parse()?)
 }
