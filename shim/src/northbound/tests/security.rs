@@ -135,6 +135,46 @@ async fn refusals_of_rules_have_neutrons_types() {
             "SecurityGroupInvalidIcmpValue",
         ),
         (
+            json!({"protocol": "icmp", "port_range_min": 8, "port_range_max": 256}),
+            400,
+            "SecurityGroupInvalidIcmpValue",
+        ),
+        (
+            json!({"protocol": "tcp", "port_range_min": 0, "port_range_max": 80}),
+            400,
+            "SecurityGroupInvalidPortValue",
+        ),
+        (
+            json!({"protocol": "tcp", "port_range_min": 80}),
+            400,
+            "SecurityGroupInvalidPortRange",
+        ),
+        (
+            json!({"protocol": "udp", "port_range_min": -1, "port_range_max": 80}),
+            400,
+            "SecurityGroupInvalidPortValue",
+        ),
+        (
+            json!({"protocol": 256}),
+            400,
+            "SecurityGroupRuleInvalidProtocol",
+        ),
+        (
+            json!({"port_range_min": 80, "port_range_max": 80}),
+            400,
+            "SecurityGroupProtocolRequiredWithPorts",
+        ),
+        (
+            json!({"ethertype": "IPv6", "remote_ip_prefix": "10.0.0.0/8"}),
+            400,
+            "SecurityGroupRuleParameterConflict",
+        ),
+        (
+            json!({"remote_group_id": group["id"], "remote_address_group_id": Uuid::nil()}),
+            400,
+            "SecurityGroupMultipleRemoteEntites",
+        ),
+        (
             json!({"protocol": "ipv6-icmp"}),
             400,
             "SecurityGroupEthertypeConflictWithProtocol",
