@@ -1,7 +1,7 @@
 //! The messages of both directions.
 
 use heapless::String;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::digest::TableDigest;
 use crate::inspect::{Answer, Ask};
@@ -16,7 +16,9 @@ pub struct Hello {
     pub api_version: u16,
     /// Must be the NVE that the appliance's static key belongs to.
     pub nve: NveId,
-    /// Version of the image, for people.
+    /// Version of the image, for people: printable ASCII that JSON needs no escapes
+    /// for.
+    #[serde(deserialize_with = "printable")]
     pub version: String<32>,
     /// Last committed generation; 0 before the first.
     pub generation: u64,
@@ -26,6 +28,15 @@ pub struct Hello {
     pub boot_us: u64,
     /// How many records fit into each table, by the memory that there is.
     pub capacity: TableSizes,
+}
+
+fn printable<'de, D: Deserializer<'de>>(input: D) -> Result<String<32>, D::Error> {
+    let text = String::deserialize(input)?;
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    match text.bytes().all(plain) {
+        true => Ok(text),
+        false => Err(de::Error::custom("printable ASCII without quotes")),
+    }
 }
 
 /// The shim's answer to an accepted [`Hello`].

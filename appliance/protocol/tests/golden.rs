@@ -425,3 +425,24 @@ proptest::proptest! {
         let _ = frame::split(&bytes);
     }
 }
+
+#[test]
+fn a_version_is_printable() {
+    let hello = Hello {
+        api_version: API_VERSION,
+        nve: ID.parse().unwrap(),
+        version: "0.1.0".try_into().unwrap(),
+        generation: 0,
+        digest: TableDigest::default(),
+        boot_us: 0,
+        capacity: TableSizes::default(),
+    };
+    let mut room = [0; MAX_MESSAGE];
+    let length = codec::encode(&ToShim::Hello(hello), &mut room).unwrap();
+    for bad in [b'\n', 0, 0x7f, b'"', b'\\', 0xff] {
+        let mut bytes = room[..length].to_vec();
+        let at = bytes.windows(5).position(|window| window == b"0.1.0");
+        bytes[at.unwrap()] = bad;
+        assert!(codec::decode::<ToShim>(&bytes).is_err(), "{bad:#x}");
+    }
+}
