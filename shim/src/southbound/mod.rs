@@ -21,6 +21,7 @@ use crate::compile::NveTables;
 
 mod admit;
 mod gate;
+mod inquiry;
 mod keys;
 mod listener;
 mod noise;
@@ -37,6 +38,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use inquiry::{ANSWER_TIMEOUT, AskError, MAX_WAITING, Reply};
 pub use keys::{KeyError, KeyPair, PublicKey, parse_public_key};
 pub use listener::serve;
 pub use registry::{

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::inquiry::{Desk, Line};
 use super::rejection::{Rejection, Rejections};
 use crate::compile::NveTables;
 
@@ -136,7 +137,19 @@ struct Entry {
     known: [Option<Arc<NveTables>>; 2],
     /// Dropped to end the session.
     end: Option<oneshot::Sender<()>>,
+    /// Where the session takes questions.
+    line: Option<Line>,
     session: u64,
+}
+
+/// What a session begins with.
+pub(super) struct Started {
+    pub(super) entry: SessionEntry,
+    /// Says when to end.
+    pub(super) ended: oneshot::Receiver<()>,
+    /// Tables that the NVE may have.
+    pub(super) known: Vec<Arc<NveTables>>,
+    pub(super) desk: Desk,
 }
 
 impl Registry {
@@ -198,17 +211,19 @@ impl Registry {
     }
 
     /// Starts the session of an NVE that has said hello, in place of an earlier
-    /// one. The session ends when the receiver says so.
+    /// one.
     pub(super) fn start(
         self: &Arc<Self>,
         nve: Uuid,
         address: SocketAddr,
         hello: &Hello,
-    ) -> (SessionEntry, oneshot::Receiver<()>, Vec<Arc<NveTables>>) {
+    ) -> Started {
         let (end, ended) = oneshot::channel();
+        let (line, desk) = Desk::new();
         let mut nves = self.lock();
         let entry = nves.entry(nve).or_default();
         entry.end = Some(end);
+        entry.line = Some(line);
         entry.session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let status = &mut entry.status;
         status.connection = Some(Connection {
@@ -234,7 +249,17 @@ impl Registry {
         let known = entry.known.iter().flatten().cloned().collect();
         drop(nves);
         self.changed();
-        (handle, ended, known)
+        Started {
+            entry: handle,
+            ended,
+            known,
+            desk,
+        }
+    }
+
+    /// Where to ask an NVE; `None` if it has no session.
+    pub(super) fn line(&self, nve: Uuid) -> Option<Line> {
+        self.lock().get(&nve)?.line.clone()
     }
 
     fn changed(&self) {
@@ -348,6 +373,7 @@ impl Drop for SessionEntry {
             entry.status.connection = None;
             entry.status.in_sync = false;
             entry.end = None;
+            entry.line = None;
         });
         self.registry.changed();
     }

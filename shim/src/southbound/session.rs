@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nve_protocol::frame::{MAX_ACCEPTED, MAX_PLAINTEXT};
+use nve_protocol::inspect::Ask;
 use nve_protocol::{API_VERSION, Applied, Refused, ToNve, ToShim, Welcome, codec};
 use snow::TransportState;
 use time::OffsetDateTime;
@@ -16,9 +17,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::admit::Admitted;
+use super::inquiry::{Desk, Inquiry, Unasked};
 use super::listener::Shared;
 use super::push::Push;
-use super::registry::{LastApplied, SessionEntry, micros};
+use super::registry::{LastApplied, SessionEntry, Started, micros};
 use super::sync::{Step, Sync, SyncError};
 use super::wire::{FrameReader, FrameWriter, WireError};
 use super::{Config, NveIdentity};
@@ -49,6 +51,12 @@ impl From<snow::Error> for End {
     }
 }
 
+impl From<Unasked> for End {
+    fn from(_: Unasked) -> Self {
+        End::Protocol
+    }
+}
+
 /// An NVE's session.
 pub(super) struct Session {
     nve: NveIdentity,
@@ -72,6 +80,7 @@ struct Link {
 struct State {
     entry: SessionEntry,
     sync: Sync,
+    desk: Desk,
     sending: Sending,
     /// Whether the transaction on its way is a full state.
     full: bool,
@@ -82,10 +91,12 @@ struct State {
     ping: Ping,
 }
 
-/// What is to be sent, most urgent first.
+/// What is to be sent, most urgent first. A question is one message, and the next
+/// one waits for its answer, so it does not hold up a transaction.
 struct Sending {
     welcome: Option<Welcome>,
     ping: Option<u64>,
+    ask: Option<Ask>,
     push: Option<Push>,
 }
 
@@ -96,6 +107,7 @@ impl Iterator for Sending {
         let welcome = self.welcome.take().map(ToNve::Welcome);
         welcome
             .or_else(|| self.ping.take().map(ToNve::Ping))
+            .or_else(|| self.ask.take().map(ToNve::Ask))
             .or_else(|| self.push.as_mut()?.next())
     }
 }
@@ -121,7 +133,12 @@ impl Session {
             reader,
             writer,
         } = admitted;
-        let (entry, ended, known) = shared.registry.start(nve.id, address, &hello);
+        let Started {
+            entry,
+            ended,
+            known,
+            desk,
+        } = shared.registry.start(nve.id, address, &hello);
         let sync = Sync::new(hello.generation, hello.digest, &known);
         entry.set_held(sync.held().cloned());
         let now = Instant::now();
@@ -140,9 +157,11 @@ impl Session {
             state: State {
                 entry,
                 sync,
+                desk,
                 sending: Sending {
                     welcome: Some(welcome(&shared.config)),
                     ping: None,
+                    ask: None,
                     push: None,
                 },
                 full: false,
@@ -176,6 +195,8 @@ impl Session {
         let link = &mut self.link;
         link.writer.fill(&mut link.noise, &mut self.state.sending)?;
         let unsent = !link.writer.is_empty();
+        let idle = self.state.desk.is_idle();
+        let wake_at = self.state.wake_at(&self.config);
         tokio::select! {
             _ = &mut self.ended => Err(End::Replaced),
             changed = desired.changed() => changed.map_err(|_| End::Removed),
@@ -185,7 +206,11 @@ impl Session {
                 let plain = link.plain.get(..length).unwrap_or_default();
                 self.state.receive(plain, &self.nve, self.connected)
             }
-            () = sleep_until(self.state.wake_at(&self.config)) => self.state.tick(&self.config),
+            inquiry = self.state.desk.next(), if idle => {
+                self.state.ask(inquiry);
+                Ok(())
+            }
+            () = sleep_until(wake_at) => self.state.tick(&self.config),
         }
     }
 }
@@ -228,7 +253,7 @@ impl State {
                     self.entry.ping(self.heard.duration_since(self.ping.sent));
                 }
                 ToShim::Pong(_) => {}
-                ToShim::Answer(_) => return Err(End::Protocol),
+                ToShim::Answer(answer) => self.desk.answered(answer)?,
             }
         }
         Ok(())
@@ -276,10 +301,15 @@ impl State {
         Ok(())
     }
 
+    fn ask(&mut self, inquiry: Inquiry) {
+        self.sending.ask = self.desk.open(inquiry, Instant::now());
+    }
+
     fn wake_at(&self, config: &Config) -> Instant {
         let dead_at = self.heard + config.dead_after;
+        let others = [self.sync.retry_at(), self.desk.until()];
         let at = dead_at.min(self.next_ping);
-        self.sync.retry_at().map_or(at, |retry_at| at.min(retry_at))
+        others.into_iter().flatten().fold(at, Instant::min)
     }
 
     fn tick(&mut self, config: &Config) -> Result<(), End> {
@@ -294,6 +324,10 @@ impl State {
             };
             self.sending.ping = Some(self.ping.number);
             self.next_ping = now + config.ping_interval;
+        }
+        if self.desk.expire(now) {
+            // It may not even have been sent.
+            self.sending.ask = None;
         }
         Ok(())
     }

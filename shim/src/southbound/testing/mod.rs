@@ -3,6 +3,8 @@
 
 mod directory;
 mod native;
+mod scripted;
 
 pub use directory::{MemoryDirectory, snapshot};
 pub use native::{NativeConfig, NativeNve, NativeState, Stopped};
+pub use scripted::ScriptedNve;

@@ -16,6 +16,7 @@ use crate::compile::NveTables;
 
 mod decisions;
 mod hostile;
+mod inquiries;
 mod peer;
 mod syncing;
 
