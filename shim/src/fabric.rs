@@ -116,6 +116,11 @@ impl Fabric {
         Some(Attachment { nve, in_force })
     }
 
+    /// The NVE that a port is attached to and its tag there; `None` if it is on none.
+    pub fn place(&self, port: Uuid) -> Option<(Uuid, Vlan)> {
+        self.shared.published().compiled.place(port)
+    }
+
     /// Takes one event, whoever brings it.
     ///
     /// # Errors

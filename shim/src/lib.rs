@@ -12,6 +12,7 @@ pub mod controller;
 pub mod events;
 pub mod fabric;
 pub mod http;
+pub mod inspect;
 pub mod intent;
 pub mod model;
 pub mod northbound;

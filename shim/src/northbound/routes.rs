@@ -73,13 +73,18 @@ impl Routes {
     }
 }
 
+/// A body's media type and schema.
+type Content = (&'static str, Value);
+
+const JSON: &str = "application/json";
+
 /// Description of one route.
 pub struct Operation {
     tag: &'static str,
     summary: String,
     query: Vec<(&'static str, &'static str)>,
     body: Option<Value>,
-    answer: (u16, Option<Value>),
+    answer: (u16, Option<Content>),
     errors: &'static [u16],
 }
 
@@ -109,8 +114,13 @@ impl Operation {
     }
 
     /// Answers with JSON of that schema.
-    pub fn answer(mut self, status: u16, schema: Value) -> Operation {
-        self.answer = (status, Some(schema));
+    pub fn answer(self, status: u16, schema: Value) -> Operation {
+        self.answer_as(status, JSON, schema)
+    }
+
+    /// Answers with that media type and schema.
+    pub fn answer_as(mut self, status: u16, media: &'static str, schema: Value) -> Operation {
+        self.answer = (status, Some((media, schema)));
         self
     }
 
@@ -140,8 +150,8 @@ impl Operation {
         });
         let parameters: Vec<Value> = in_path.chain(in_query).collect();
         let mut responses = Map::new();
-        let (status, schema) = self.answer;
-        responses.insert(status.to_string(), response("Done.", schema));
+        let (status, body) = self.answer;
+        responses.insert(status.to_string(), response("Done.", body));
         let error = if path.starts_with("/v1") {
             "Error"
         } else {
@@ -149,28 +159,33 @@ impl Operation {
         };
         for status in self.errors {
             let schema = json!({"$ref": format!("#/components/schemas/{error}")});
-            responses.insert(status.to_string(), response(reason(*status), Some(schema)));
+            responses.insert(
+                status.to_string(),
+                response(reason(*status), Some((JSON, schema))),
+            );
         }
         let mut about = json!({
             "tags": [self.tag], "summary": self.summary,
             "parameters": parameters, "responses": responses,
         });
         if let Some(schema) = self.body {
-            about["requestBody"] = json!({"required": true, "content": content(schema)});
+            about["requestBody"] = json!({"required": true, "content": content(JSON, schema)});
         }
         about
     }
 }
 
-fn response(description: &str, schema: Option<Value>) -> Value {
-    match schema {
-        Some(schema) => json!({"description": description, "content": content(schema)}),
+fn response(description: &str, body: Option<Content>) -> Value {
+    match body {
+        Some((media, schema)) => {
+            json!({"description": description, "content": content(media, schema)})
+        }
         None => json!({"description": description}),
     }
 }
 
-fn content(schema: Value) -> Value {
-    json!({"application/json": {"schema": schema}})
+fn content(media: &str, schema: Value) -> Value {
+    json!({media: {"schema": schema}})
 }
 
 const fn reason(status: u16) -> &'static str {
@@ -179,6 +194,7 @@ const fn reason(status: u16) -> &'static str {
         401 => "It has no valid HTTP digest credentials.",
         404 => "There is no such object.",
         409 => "It conflicts with what exists.",
+        503 => "The NVE is not connected, or does not answer; or the store does not.",
         412 => "The resource is not at the revision that If-Match names.",
         _ => "It failed.",
     }

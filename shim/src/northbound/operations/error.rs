@@ -1,12 +1,14 @@
 //! Errors of the operators' API.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::auth::digest::Refused;
 use crate::controller::TransactError;
+use crate::inspect::InspectError;
 use crate::intent::IntentError;
 use crate::northbound::extract::BodyError;
 
@@ -110,6 +112,28 @@ impl From<IntentError> for Failure {
             }
             _ => Failure::new(StatusCode::BAD_REQUEST, "invalid", message),
         }
+    }
+}
+
+impl From<InspectError> for Failure {
+    fn from(error: InspectError) -> Failure {
+        let message = error.to_string();
+        match error {
+            InspectError::NoNve(id) => Failure::not_found("NVE", &id.to_string()),
+            InspectError::Invalid { field, reason } => {
+                Failure::new(StatusCode::BAD_REQUEST, "invalid", reason).of_field(field)
+            }
+            InspectError::Conflict(_) => Failure::new(StatusCode::CONFLICT, "conflict", message),
+            InspectError::Unavailable(_) => {
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            }
+        }
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, "invalid", rejection.body_text())
     }
 }
 

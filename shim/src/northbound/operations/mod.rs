@@ -7,6 +7,7 @@ mod controllers;
 mod error;
 mod events;
 mod health;
+mod inspect;
 mod managers;
 mod metrics;
 mod nves;
@@ -25,7 +26,7 @@ use super::routes::Routes;
 
 /// All routes of the API.
 pub fn routes(routes: Routes) -> Routes {
-    let routes = vteps::routes(nves::routes(routes));
+    let routes = vteps::routes(inspect::routes(nves::routes(routes)));
     let routes = events::routes(placement::routes(routes));
     let routes = controllers::routes(managers::routes(routes));
     metrics::routes(health::routes(routes))
@@ -34,6 +35,7 @@ pub fn routes(routes: Routes) -> Routes {
 /// JSON schemas of the API, by name.
 pub fn schemas() -> Vec<(String, Value)> {
     let mut schemas = nves::schemas();
+    schemas.extend(inspect::schemas());
     schemas.extend(vteps::schemas());
     schemas.extend(placement::schemas());
     schemas.extend(events::schemas());

@@ -1,5 +1,6 @@
 mod discovery;
 mod documents;
+mod inspect;
 mod lists;
 mod operations;
 mod qos;
