@@ -190,19 +190,40 @@ impl Client {
         target: &str,
         last_event_id: Option<String>,
     ) -> Result<Incoming, ClientError> {
-        const EVENT_STREAM: &str = "text/event-stream";
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
         if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_str(&id).ok()) {
             headers.insert(HeaderName::from_static("last-event-id"), id);
         }
+        self.stream_of(target, "text/event-stream", headers).await
+    }
+
+    /// `GET` of a body of that media type that goes on for long. Waiting for its
+    /// frames is up to the caller.
+    ///
+    /// # Errors
+    /// Any of [`ClientError`].
+    pub async fn download(
+        &self,
+        target: &str,
+        media: &'static str,
+    ) -> Result<Incoming, ClientError> {
+        self.stream_of(target, media, HeaderMap::new()).await
+    }
+
+    async fn stream_of(
+        &self,
+        target: &str,
+        media: &'static str,
+        mut headers: HeaderMap,
+    ) -> Result<Incoming, ClientError> {
+        headers.insert(header::ACCEPT, HeaderValue::from_static(media));
         let response = self
             .send(&Method::GET, target, headers, Bytes::new())
             .await?;
         let kind = response.headers().get(header::CONTENT_TYPE);
-        match kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM.as_bytes())) {
+        match kind.is_some_and(|kind| kind.as_bytes().starts_with(media.as_bytes())) {
             true => Ok(response.into_body()),
-            false => Err(self.unreadable(target, format!("it is not {EVENT_STREAM}"))),
+            false => Err(self.unreadable(target, format!("it is not {media}"))),
         }
     }
 

@@ -4,6 +4,7 @@
 //! that `-o json` shows all that the shim says, also what a table leaves out.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 use crate::http::client::{Client, ClientError};
 
+mod inspect;
+mod inspect_views;
 mod table;
 mod views;
 
@@ -24,7 +27,13 @@ Examples:
   nvectl group show default          what a security group allows, and for whom
   nvectl placement list              where each port is, and what keeps it from forwarding
   nvectl manager list                whether hypervisor managers are followed
-  nvectl event watch                 lifecycle events as they come; Ctrl-C ends it";
+  nvectl event watch                 lifecycle events as they come; Ctrl-C ends it
+  nvectl trace nve-a --port web-1 --tcp 10.0.1.5:443
+                                     what would become of that packet, stage by stage
+  nvectl drops nve-a --follow        drops as they happen, with reason and rule
+  nvectl flows nve-a --port web-1    flows from and to a port
+  nvectl capture nve-a --port web-1 -w web-1.pcapng
+                                     frames from and to a port, for Wireshark";
 
 /// Asks a shim about its NVEs, ports and events.
 #[derive(Debug, Parser)]
@@ -100,6 +109,14 @@ enum Command {
         #[command(subcommand)]
         command: EventCommand,
     },
+    /// Tells what would become of a packet now, stage by stage and NVE by NVE.
+    Trace(Box<inspect::TraceArguments>),
+    /// Shows what an NVE dropped lately, and why.
+    Drops(inspect::DropsArguments),
+    /// Shows which flows an NVE forwards by its flow cache.
+    Flows(inspect::FlowsArguments),
+    /// Captures the frames from and to a port.
+    Capture(inspect::CaptureArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,16 +181,29 @@ pub enum NvectlError {
     /// The shim went away.
     #[error("the shim ended the stream: {0}")]
     Stream(String),
+    /// The file cannot be written.
+    #[error("cannot write {path:?}: {error}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why not.
+        error: io::Error,
+    },
 }
 
-/// Does what the command line says, and prints to standard output.
+/// Does what the command line says, and prints to standard output. A trace of a packet
+/// that nobody gets is a failure.
 ///
 /// # Errors
 /// See [`NvectlError`].
-pub async fn run(arguments: Arguments) -> Result<(), NvectlError> {
+pub async fn run(arguments: Arguments) -> Result<ExitCode, NvectlError> {
     let client = Client::new(&arguments.url, None)?;
     let output = arguments.output;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Trace(trace) => return inspect::trace(&client, &trace, output).await,
+        Command::Drops(drops) => inspect::drops(&client, &drops, output).await,
+        Command::Flows(flows) => inspect::flows(&client, &flows, output).await,
+        Command::Capture(capture) => inspect::capture(&client, &capture).await,
         Command::Nve {
             command: NveCommand::List,
         } => list(&client, "/v1/nves", output, views::nves).await,
@@ -198,7 +228,8 @@ pub async fn run(arguments: Arguments) -> Result<(), NvectlError> {
         Command::Event {
             command: EventCommand::Watch,
         } => watch(&client, output).await,
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn list(
@@ -220,13 +251,17 @@ fn print(answer: &Value, output: Output, view: fn(&Value) -> String) -> Result<(
 }
 
 async fn show_nve(client: &Client, key: &str, output: Output) -> Result<(), NvectlError> {
-    let answer: Value = client.get("/v1/nves").await?;
-    let named = |nve: &&Value| [&nve["name"], &nve["id"]].iter().any(|v| *v == key);
-    let found = answer["nves"]
-        .as_array()
-        .and_then(|nves| nves.iter().find(named));
+    print(&find_nve(client, key).await?, output, views::nve)
+}
+
+/// The NVE of that name or UUID.
+async fn find_nve(client: &Client, key: &str) -> Result<Value, NvectlError> {
+    let mut answer: Value = client.get("/v1/nves").await?;
+    let named = |nve: &&mut Value| [&nve["name"], &nve["id"]].iter().any(|v| *v == key);
+    let nves = answer["nves"].as_array_mut();
+    let found = nves.and_then(|nves| nves.iter_mut().find(named));
     let nve = found.ok_or_else(|| NvectlError::NoNve(key.to_owned()))?;
-    print(nve, output, views::nve)
+    Ok(nve.take())
 }
 
 /// Routers, each with its interfaces, which are ports.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::table::{printable, table};
 
 /// A field as people read it; `-` if it is absent.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
@@ -17,11 +17,11 @@ fn cell(value: &Value) -> String {
     }
 }
 
-fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
     answer[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn rows(items: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+pub(super) fn rows(items: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     items.iter().map(cells).collect()
 }
 

@@ -15,6 +15,7 @@ use crate::southbound::Reply;
 use crate::southbound::testing::ScriptedNve;
 
 mod captures;
+mod commands;
 mod logs;
 mod refusals;
 mod traces;
