@@ -300,10 +300,7 @@ fn steps_of_leaving() {
             },
             r#"{"rewrite":{"source":"02:00:00:00:00:0a","destination":"02:00:00:00:00:0a"}}"#,
         ),
-        (
-            Step::Fragment { mtu: 1450 },
-            r#"{"fragment":{"mtu":1450}}"#,
-        ),
+        (Step::Fragment { mtu: 1450 }, r#"{"fragment":{"mtu":1450}}"#),
         (
             Step::Send(Leaving {
                 to: Via::Tunnel(tunnel()),

@@ -64,6 +64,11 @@ impl Capture {
 }
 
 impl Frames {
+    /// A capture that somebody else made.
+    pub fn read(file: &Path) -> Frames {
+        Frames(file.to_owned())
+    }
+
     /// The given fields of each frame that matches `filter`, both in Wireshark's
     /// words. A field that occurs more than once, as in the outer and the inner
     /// header, is separated by commas, outer first. Checksums are verified.

@@ -18,6 +18,7 @@ mod schedule;
 mod spoofing;
 mod stateful;
 mod table_v;
+mod trace;
 mod underlay6;
 mod wire;
 
@@ -210,6 +211,12 @@ const CASES: &[Case] = &[
         shows: "senders learn the MTU of a way, and what may be fragmented is",
         alone: false,
         run: mtu::run,
+    },
+    Case {
+        name: "trace",
+        shows: "a trace, drops, flows and captures say why a packet does or does not arrive",
+        alone: false,
+        run: trace::run,
     },
     Case {
         name: "capacity",
