@@ -394,6 +394,7 @@ impl Datapath {
             Refusal::Gateway => {
                 checksum::complete(frame)?;
                 if respond::echo::turn(frame.bytes_mut(), incoming.headers).is_ok() {
+                    self.check_trunk_mtu(frame.len() - ethernet::TAG)?;
                     count_answer(&mut self.counters, witness);
                     witness.note(|| Step::Responder(Responder::Echo));
                     return Ok(Verdict::Send(Side::Trunk));

@@ -245,6 +245,19 @@ fn gateways_answer_pings_of_every_interface() {
 }
 
 #[test]
+fn a_ping_that_the_trunk_cannot_carry_back_is_dropped() {
+    let mut ping = Vec::new();
+    PacketBuilder::ethernet2(mac(1).0, gateway_mac(0).0)
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 254], 64)
+        .icmpv4_echo_request(7, 1)
+        .write(&mut ping, &[1; 1473])
+        .unwrap();
+    let mut rig = rig();
+    rig.assert_dropped(Side::Trunk, &with_tag(&ping, 101), DropReason::TooBig);
+    assert_eq!(rig.datapath.counters().answers, 0);
+}
+
+#[test]
 fn a_change_of_the_tables_reaches_flows_that_are_known() {
     let mut rig = rig();
     let frame = with_tag(&packet(at(3, 21), 64, 100), 101);

@@ -7,8 +7,8 @@ use nve_protocol::*;
 use super::answers::Trouble;
 use super::spoofing::link_local;
 use super::switching::marked;
-use super::{Model, Outcome, Receivers};
-use crate::packet::{Body, Defect, Frame, Ip};
+use super::{Model, Outcome, Receivers, TRUNK_MTU};
+use crate::packet::{Body, Defect, ETHERNET, Frame, Ip};
 
 impl Model {
     /// A frame that a VM sends to its gateway.
@@ -31,6 +31,9 @@ impl Model {
             Ok((exit, next_hop)) => (*exit, next_hop),
             Err(DropReason::Gateway) => {
                 return match self.answer_echo(frame, ip, tci) {
+                    Some(_) if frame.encode().len() > TRUNK_MTU + ETHERNET => {
+                        Err(DropReason::TooBig)
+                    }
                     Some(outcome) => Ok(outcome),
                     None => refuse(self, unserved(ip), DropReason::Gateway),
                 };
