@@ -4,11 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-for target in frames messages configuration; do
+for target in frames messages configuration rest; do
     found=tests/fuzz/target/corpus/$target
     mkdir -p "$found"
+    words=()
+    [ ! -e "tests/fuzz/$target.dict" ] || words=("-dict=tests/fuzz/$target.dict")
     # No unsafe code here that a sanitizer would watch.
     cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
         "$found" "tests/fuzz/corpus/$target" -- \
-        -max_total_time="${FUZZ_SECONDS:-60}" -max_len=4096
+        -max_total_time="${FUZZ_SECONDS:-60}" -max_len=4096 "${words[@]}"
 done

@@ -13,7 +13,7 @@ mod openapi;
 pub mod operations;
 mod routes;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -83,11 +83,12 @@ impl Api {
 /// All routes, ready to be served.
 pub fn router(api: Api) -> Router {
     let (router, paths) = routes().into_parts();
-    let document = Arc::new(openapi::document(&paths));
+    // Made when it is asked for first: not everybody does.
+    let document = Arc::new(LazyLock::new(move || openapi::document(&paths)));
     router
         .route(
             openapi::PATH,
-            axum::routing::get(move || async move { axum::Json((*document).clone()) }),
+            axum::routing::get(move || async move { axum::Json((**document).clone()) }),
         )
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
