@@ -19,6 +19,9 @@ use crate::wait;
 /// Seconds that do not count: slow start, and the burst that is allowed at first.
 const WARM_UP: u32 = 2;
 
+/// How often it is tried to begin.
+const ATTEMPTS: u32 = 3;
+
 /// Bytes of payload of a datagram.
 pub const DATAGRAM: u16 = 1200;
 
@@ -41,6 +44,26 @@ pub fn measure(
     dir: &Path,
 ) -> Result<f64> {
     fs::create_dir_all(dir)?;
+    for _ in 1..ATTEMPTS {
+        let report = run((source, target), to, load, seconds, dir)?;
+        match received(&report) {
+            Some(rate) => return Ok(rate),
+            // It begins with one datagram, which is not repeated if it is lost.
+            None => println!("  iperf3 did not begin: {}", report["error"]),
+        }
+    }
+    let report = run((source, target), to, load, seconds, dir)?;
+    received(&report).with_context(|| format!("no rate in {report}"))
+}
+
+/// What the client reports.
+fn run(
+    (source, target): (&Netns, &Netns),
+    to: IpAddr,
+    load: Load,
+    seconds: u32,
+    dir: &Path,
+) -> Result<Value> {
     let log = dir.join("iperf3.log");
     let before = process::tail(&log, usize::MAX).matches(LISTENS).count();
     let mut server = Command::new("iperf3");
@@ -59,8 +82,7 @@ pub fn measure(
         client.args(["--udp", "--bitrate", &format!("{rate}K")]);
         client.args(["--length", &DATAGRAM.to_string()]);
     }
-    let report: Value = serde_json::from_str(&source.output(&mut client)?)?;
-    received(&report).with_context(|| format!("no rate in {report}"))
+    Ok(serde_json::from_str(&source.output(&mut client)?)?)
 }
 
 /// What the server prints once it is ready.

@@ -18,6 +18,9 @@ pub(super) const DOWNSTREAM: u64 = 4_000;
 /// Largest error.
 const TOLERANCE: f64 = 0.02;
 
+/// How often a rate that falls short is measured again.
+const AGAIN: usize = 2;
+
 /// How long a rate is measured, in seconds. TCP is now above the limit and now below
 /// it, by what its bucket saves of it meanwhile, up to what 0.8 s give: it takes a
 /// while until that is little beside the rest.
@@ -98,7 +101,7 @@ pub(in super::super) fn run(context: &Context) -> Result<()> {
         }
     }
     site.await_active()?;
-    hold(&measure(context, &site, &lanes)?, TOLERANCE)
+    hold(&measure(context, &site, &lanes, TOLERANCE)?, TOLERANCE)
 }
 
 /// By IPv6 or IPv4, by UDP or TCP, and which ways.
@@ -111,8 +114,32 @@ const LOADS: [(bool, bool, &[Direction]); 6] = [
     (true, true, &[Direction::Upstream, Direction::Downstream]),
 ];
 
-/// Measures all lanes side by side.
-pub(super) fn measure(context: &Context, site: &Site, lanes: &[Lane]) -> Result<Vec<Measured>> {
+/// Measures all lanes side by side, and again, one by one, what falls short of its
+/// limit by more than `tolerance`: senders that wait for a processor send less than
+/// they may, and that is no error of the limit. What exceeds it is final.
+pub(super) fn measure(
+    context: &Context,
+    site: &Site,
+    lanes: &[Lane],
+    tolerance: f64,
+) -> Result<Vec<Measured>> {
+    let mut measured = side_by_side(context, site, lanes)?;
+    for (lane, lines) in lanes.iter().zip(&mut measured) {
+        for line in lines {
+            for _ in 0..AGAIN {
+                if line.got > line.asked || line.error() <= tolerance {
+                    break;
+                }
+                println!("  {line}, again:");
+                *line = lane.measure_one(context, site, line.direction)?;
+            }
+        }
+    }
+    Ok(measured.into_iter().flatten().collect())
+}
+
+/// What is measured of each lane.
+fn side_by_side(context: &Context, site: &Site, lanes: &[Lane]) -> Result<Vec<Vec<Measured>>> {
     thread::scope(|scope| {
         let lanes: Vec<_> = lanes
             .iter()
@@ -122,11 +149,7 @@ pub(super) fn measure(context: &Context, site: &Site, lanes: &[Lane]) -> Result<
             Ok(measured) => measured,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        Ok(measured
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        measured.collect()
     })
 }
 

@@ -98,7 +98,8 @@ pub(in super::super) fn policies(context: &Context) -> Result<()> {
             seconds: SECONDS,
             directions,
         });
-        bandwidth::hold(&bandwidth::measure(context, &site, &lanes)?, TOLERANCE)?;
+        let measured = bandwidth::measure(context, &site, &lanes, TOLERANCE)?;
+        bandwidth::hold(&measured, TOLERANCE)?;
         println!(
             "  on {}: security group and QoS as before",
             host_name(&site)?
