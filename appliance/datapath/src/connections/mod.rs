@@ -110,7 +110,7 @@ impl ConnectionKey {
         ]
     }
 
-    fn vlan(&self) -> u16 {
+    pub(crate) fn vlan(&self) -> u16 {
         (self.owner >> OWNER_VLAN) as u16
     }
 

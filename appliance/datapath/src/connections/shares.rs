@@ -25,27 +25,35 @@ impl Connections {
         }
     }
 
-    /// Whether [`Self::room_for`] would make room; nothing changes.
-    pub(crate) fn has_room(&self, vlan: u16, now: Nanos) -> bool {
+    /// Whether [`Self::room_for`] would make room for one more connection of a VAP
+    /// once one of `pending`, if there is one, is there too; nothing changes.
+    pub(crate) fn has_room(&self, vlan: u16, pending: Option<u16>, now: Nanos) -> bool {
         let Some(share) = self.shares.get(usize::from(vlan)) else {
             return false;
         };
+        let own = u32::from(pending == Some(vlan));
+        let count = share.count + own;
         let most = || self.shares.iter().map(|share| share.count).max();
-        let fits = || self.count < self.capacity || most().is_some_and(|most| share.count < most);
-        (share.count < self.per_vap && fits()) || self.has_worthless(share.oldest, now)
+        let fits = || {
+            self.count + usize::from(pending.is_some()) < self.capacity
+                || most().is_some_and(|most| count < most)
+        };
+        (count < self.per_vap && fits()) || self.worthless(share.oldest, now) > own as usize
     }
 
-    /// Whether one of the connections from `slot` on, as far as they are looked at,
-    /// may go for one of the same VAP.
-    fn has_worthless(&self, slot: u32, now: Nanos) -> bool {
+    /// How many of the connections from `slot` on, as far as they are looked at, may go
+    /// for one of the same VAP.
+    fn worthless(&self, slot: u32, now: Nanos) -> usize {
         let mut slot = slot;
         let oldest = core::iter::from_fn(|| {
             let entry = self.entry(slot)?;
             slot = self.cold.get(slot as usize)?.newer;
             Some(entry)
         });
-        let mut looked_at = oldest.take(LOOK);
-        looked_at.any(|entry| self.is_expired(entry, now) || entry.state.worth() == 0)
+        let looked_at = oldest.take(LOOK);
+        looked_at
+            .filter(|entry| self.is_expired(entry, now) || entry.state.worth() == 0)
+            .count()
     }
 
     /// Removes one of the VAP's oldest connections: one that has expired, or else

@@ -151,7 +151,9 @@ impl Datapath {
             Some(rule) => (Some(rule), None),
             None => {
                 let groups = self.tables.groups();
-                let judgement = self.security.judge(groups, packet, now, self.epoch)?;
+                let judgement =
+                    self.security
+                        .judge(groups, packet, now, self.epoch, opened.as_ref())?;
                 if let Some(opening) = witness.opening() {
                     *opening = judgement.opening;
                 }

@@ -164,13 +164,15 @@ impl Security {
         Ok(admission)
     }
 
-    /// Whether a packet would pass, and why. Changes nothing.
+    /// Whether a packet would pass, and why, if the same frame has opened `before`
+    /// already, at another VAP or at this one. Changes nothing.
     pub fn judge(
         &self,
         groups: &Groups,
         packet: &Packet<'_>,
         now: Nanos,
         epoch: u32,
+        before: Option<&Opening>,
     ) -> Result<Judgement, DropReason> {
         let decision = self.decide(groups, packet, now, epoch);
         let (slot, rule) = match decision {
@@ -179,7 +181,11 @@ impl Security {
                 (Some(slot), Some(rule))
             }
             Decision::Open { over: None, .. }
-                if !self.connections.has_room(packet.vlan.get(), now) =>
+                if !self.connections.has_room(
+                    packet.vlan.get(),
+                    before.map(|opening| opening.key.vlan()),
+                    now,
+                ) =>
             {
                 return Err(DropReason::ConnectionLimit);
             }

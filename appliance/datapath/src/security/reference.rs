@@ -364,7 +364,7 @@ proptest! {
                         ip: &ip,
                         frame: &[],
                     };
-                    let judged = security.judge(tables.groups(), &packet, now, epoch);
+                    let judged = security.judge(tables.groups(), &packet, now, epoch, None);
                     let admitted = security.admit(tables.groups(), &packet, now, epoch);
                     let wanted = reference.admit(&sent);
                     prop_assert_eq!(judged.map(|j| j.rule), wanted);

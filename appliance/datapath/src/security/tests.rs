@@ -97,7 +97,9 @@ impl Rig {
 
     fn admit_frame(&mut self, packet: &Packet<'_>) -> Result<Admission, DropReason> {
         let groups = self.tables.groups();
-        let judged = self.security.judge(groups, packet, self.now, self.epoch);
+        let judged = self
+            .security
+            .judge(groups, packet, self.now, self.epoch, None);
         let admitted = self.security.admit(groups, packet, self.now, self.epoch);
         // A trace tells the same, but for lack of room.
         match (judged, admitted) {
