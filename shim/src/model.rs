@@ -185,9 +185,9 @@ pub struct Port {
     /// VLAN tag of its port group (the paper, section II.B.3), unique on a host; a
     /// router's interface has none, for it is in no port group.
     pub segmentation_id: Option<Vlan>,
-    /// Whether it may send from its own addresses only, and security groups apply;
-    /// true for a port from before there were any, as it is by default.
-    #[serde(default = "yes")]
+    /// Whether it may send from its own addresses only, and security groups apply.
+    /// A port from before there were security groups keeps sending and receiving.
+    #[serde(default)]
     pub port_security_enabled: bool,
     /// Its security groups, ascending.
     #[serde(default)]

@@ -160,7 +160,7 @@ fn what_the_first_schema_wrote_is_read() {
         panic!("{port:?}");
     };
     assert_eq!(port.segmentation_id.unwrap().get(), 7);
-    assert!(port.port_security_enabled && port.security_groups.is_empty());
+    assert!(!port.port_security_enabled && port.security_groups.is_empty());
 }
 
 #[test]
