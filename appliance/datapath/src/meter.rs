@@ -90,13 +90,15 @@ impl Bucket {
         if self.rate == 0 || old.rate == 0 || old.capacity == 0 {
             return;
         }
+        // What it owes it owes whatever its size is now.
+        if old.tokens <= 0 {
+            self.tokens = old.tokens;
+            return;
+        }
         let part = (self.capacity.unsigned_abs(), old.capacity.unsigned_abs());
-        let tokens = match i64::try_from(scale(old.tokens.unsigned_abs(), part)) {
-            Ok(tokens) if old.tokens < 0 => -tokens,
-            Ok(tokens) => tokens,
-            Err(_) => i64::MIN,
-        };
-        self.tokens = tokens.min(self.capacity);
+        let tokens = scale(old.tokens.unsigned_abs(), part);
+        self.tokens =
+            i64::try_from(tokens).map_or(self.capacity, |tokens| tokens.min(self.capacity));
     }
 }
 

@@ -39,7 +39,10 @@ impl Bucket {
     /// A bucket of another size that is as full, of those that limit something.
     fn succeed(&mut self, old: &Bucket) {
         if self.rate > 0 && old.rate > 0 {
-            self.tokens = old.tokens * self.capacity / old.capacity;
+            self.tokens = match old.tokens {
+                owed @ ..=0 => owed,
+                tokens => tokens * self.capacity / old.capacity,
+            };
         }
     }
 }
