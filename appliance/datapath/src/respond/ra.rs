@@ -49,7 +49,7 @@ pub(super) fn answer(
         return Ok(Answer::Pass);
     };
     let (tables, vni) = (request.tables, request.vap.vni);
-    let Some(router) = routers(tables, vni).nth(nth) else {
+    let Some(router) = routers(tables, vni).take(MOST_ANSWERS).nth(nth) else {
         return Ok(Answer::Pass);
     };
     let receiver = match ip.source {
@@ -59,6 +59,13 @@ pub(super) fn answer(
     write(tables, vni, router, receiver, reply)?;
     Ok(Answer::Reply)
 }
+
+/// Most routers that answer one solicitation; of more a VM hears unasked.
+const MOST_ANSWERS: usize = 8;
+
+/// Most gateways of a network that are looked at for those that advertise, so that a
+/// solicitation costs little however many there are.
+const MOST_GATEWAYS: usize = 64;
 
 /// The routers that advertise in a network, by their MAC addresses.
 fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
@@ -70,6 +77,7 @@ fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
     };
     gateways
         .iter()
+        .take(MOST_GATEWAYS)
         .enumerate()
         .filter(move |(at, gateway)| first(*at, gateway.mac) && advertises(gateway))
         .map(|(_, gateway)| gateway.mac)
