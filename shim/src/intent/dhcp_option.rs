@@ -1,7 +1,7 @@
 //! DHCP options of ports (Neutron's extension `extra_dhcp_opt`), by name or number.
 //!
 //! What is stored can be told to a VM: names and values are those that
-//! [`encode_dhcp_option`] takes.
+//! [`encode_dhcp_option`] takes, and a few [known names](UNTOLD) that are kept untold.
 
 use nve_protocol::Family;
 use serde::Deserialize;
@@ -12,6 +12,17 @@ use crate::model::DhcpOption;
 
 /// Most options of a port; Neutron has no limit.
 pub const MAX_OPTIONS: usize = 64;
+
+/// Names that Neutron's users give and a VM is not told: what they set is the server's
+/// own business, or has no form on the wire here. Ironic sends the first with each
+/// port.
+const UNTOLD: [(Family, &str); 5] = [
+    (Family::Ipv4, "server-ip-address"),
+    (Family::Ipv4, "client-id"),
+    (Family::Ipv6, "client-id"),
+    (Family::Ipv6, "ntp-server"),
+    (Family::Ipv6, "bootfile-param"),
+];
 
 /// An element of `extra_dhcp_opts` as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -65,13 +76,17 @@ pub(super) fn merged(
 }
 
 fn check(name: &str, ip_version: u8, value: &str) -> Result<(), IntentError> {
-    let family = match ip_version {
-        6 => Family::Ipv6,
-        _ => Family::Ipv4,
-    };
     let refused = |reason: &str| IntentError::InvalidInput(format!("extra_dhcp_opts: {reason}"));
+    let family = match ip_version {
+        4 => Family::Ipv4,
+        6 => Family::Ipv6,
+        other => return Err(refused(&format!("ip_version is 4 or 6, not {other}"))),
+    };
     if value.contains(['\n', '\r', '\0']) {
         return Err(refused(&format!("the value of '{name}' must be one line")));
+    }
+    if UNTOLD.contains(&(family, name)) {
+        return Ok(());
     }
     let encoded = encode_dhcp_option(name, family, value);
     encoded.map(drop).map_err(|reason| refused(&reason))

@@ -180,11 +180,20 @@ fn dhcp_options_are_set_changed_and_removed_one_by_one() {
         json!({"opt_name": "router", "opt_value": "fd00::1"}),
         json!({"opt_name": "dns-server", "opt_value": "192.0.2.1", "ip_version": 6}),
         json!({"opt_name": "hostname", "opt_value": "x".repeat(256)}),
-        json!({"opt_name": "server-ip-address", "opt_value": "192.0.2.1"}),
+        json!({"opt_name": "mtu", "opt_value": "1300", "ip_version": 5}),
+        json!({"opt_name": "server-ip-address", "opt_value": "fd00::1", "ip_version": 6}),
     ] {
         let error = bench
             .change_port(id, json!({"extra_dhcp_opts": [bad]}))
             .unwrap_err();
         assert!(matches!(error, IntentError::InvalidInput(_)), "{error}");
     }
+    // Kept, though nobody is told.
+    let untold = json!({"opt_name": "server-ip-address", "opt_value": "192.0.2.1"});
+    let change = json!({"extra_dhcp_opts": [untold]});
+    let changed = bench.change_port(id, change).unwrap();
+    assert_eq!(
+        changed.extra_dhcp_opts.len(),
+        port.extra_dhcp_opts.len() + 1
+    );
 }
