@@ -26,7 +26,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::artifacts::Artifacts;
 use crate::process::tail;
@@ -234,6 +234,7 @@ pub fn run(filter: &str, dir: &Path) -> Result<bool> {
     println!("accelerator: {} ({why})", accelerator.name());
     let chosen = CASES.iter().filter(|case| case.name.contains(filter));
     let chosen: Vec<&Case> = chosen.collect();
+    ensure!(!chosen.is_empty(), "no test's name contains {filter:?}");
     let outcomes = match chosen.as_slice() {
         // To be watched while it runs.
         [case] => vec![run_here(case, dir, artifacts)?],
