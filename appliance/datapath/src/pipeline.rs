@@ -142,6 +142,8 @@ impl Datapath {
                 && let Some(vlan) = Vlan::new(tag)
             {
                 self.security.forget(vlan);
+                // What it has is the other port's.
+                self.capture = self.capture.take().filter(|capture| !capture.is_of(vlan));
             }
             *known = port;
         }

@@ -102,6 +102,8 @@ pub struct Capture {
     pub id: u32,
     /// The VAP.
     pub vlan: Vlan,
+    /// The port that must be behind it: none else's frames are told.
+    pub port: PortId,
     /// Most bytes that are kept of a frame.
     pub snap: u16,
 }
@@ -156,7 +158,7 @@ pub struct Done {
 pub enum Failure {
     /// The probe is no Ethernet frame, or longer than [`MAX_PROBE`].
     BadProbe,
-    /// There is no such VAP.
+    /// There is no such VAP, or another port is behind it.
     NoVap,
     /// Another capture is running.
     Busy,
@@ -299,6 +301,8 @@ pub struct Admitted {
     /// Where the connection stands that it is of; `None` if it opens one, or is of
     /// none.
     pub connection: Option<ConnectionState>,
+    /// Whether it opens a connection.
+    pub opens: bool,
 }
 
 /// Where a connection is in its life.

@@ -113,11 +113,12 @@ fn questions() {
     let capture = Capture {
         id: 4,
         vlan: vlan(),
+        port: ID.parse().unwrap(),
         snap: 128,
     };
     check_question(
         Question::Capture(capture),
-        r#"{"capture":{"id":4,"vlan":101,"snap":128}}"#,
+        r#"{"capture":{"id":4,"vlan":101,"port":"9c1e3a52-0000-4000-8000-0000000000ab","snap":128}}"#,
     );
 }
 
@@ -195,10 +196,11 @@ fn steps_of_security_groups() {
         checked: true,
         rule: Some(ID.parse().unwrap()),
         connection: None,
+        opens: true,
     };
     check_step(
         Step::Admitted(admitted),
-        r#"{"admitted":{"vlan":101,"direction":"egress","checked":true,"rule":"9c1e3a52-0000-4000-8000-0000000000ab","connection":null}}"#,
+        r#"{"admitted":{"vlan":101,"direction":"egress","checked":true,"rule":"9c1e3a52-0000-4000-8000-0000000000ab","connection":null,"opens":true}}"#,
     );
     for (state, golden) in [
         (ConnectionState::SynSent, "syn_sent"),
@@ -219,10 +221,11 @@ fn steps_of_security_groups() {
             Step::Admitted(Admitted {
                 rule: None,
                 connection: Some(state),
+                opens: false,
                 ..admitted
             }),
             &format!(
-                r#"{{"admitted":{{"vlan":101,"direction":"egress","checked":true,"rule":null,"connection":"{golden}"}}}}"#
+                r#"{{"admitted":{{"vlan":101,"direction":"egress","checked":true,"rule":null,"connection":"{golden}","opens":false}}}}"#
             ),
         );
     }

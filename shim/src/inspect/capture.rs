@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use nve_protocol::Direction;
 use nve_protocol::inspect::{Capture, Captured, Part, Question};
+use nve_protocol::{Direction, PortId};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -61,6 +61,7 @@ impl Inspector {
         let capture = Capture {
             id: rand::random(),
             vlan: at.vlan,
+            port: PortId(at.port.common.id.into_bytes()),
             snap,
         };
         let reply = self.ask(nve, Question::Capture(capture)).await?;
@@ -112,9 +113,7 @@ impl Reader {
             .until
             .map_or(self.next_poll, |until| until.min(self.next_poll));
         sleep_until(at).await;
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            return self.end();
-        }
+        let last = self.until.is_some_and(|until| Instant::now() >= until);
         let registry = self.inspector.fabric.registry();
         let answer = registry
             .ask(self.nve, Question::Capture(self.capture))
@@ -127,6 +126,9 @@ impl Reader {
                 tracing::warn!(nve = %self.nve, "a capture ends: the NVE {error}");
                 self.end();
             }
+        }
+        if last {
+            self.end();
         }
     }
 

@@ -199,6 +199,7 @@ impl<'a> Explainer<'a> {
             checked,
             rule,
             connection,
+            opens,
         } = *admitted;
         let way = format!("{} of {}", way_words(direction), self.port_words(vlan));
         let text = match (checked, rule.map(|rule| self.names.rule(rule)), connection) {
@@ -206,9 +207,10 @@ impl<'a> Explainer<'a> {
             (true, Some(rule), None) if self.is_stateless(admitted.rule) => {
                 format!("{way} allowed by rule {rule}, which is stateless")
             }
-            (true, Some(rule), None) => {
+            (true, Some(rule), None) if opens => {
                 format!("{way} allowed by rule {rule}; opens a connection")
             }
+            (true, Some(rule), None) => format!("{way} allowed by rule {rule}; of no connection"),
             (true, Some(rule), Some(state)) => format!(
                 "{way} allowed: part of a connection ({}) by rule {rule}",
                 connection_words(state)

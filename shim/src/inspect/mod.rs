@@ -25,6 +25,7 @@ use nve_protocol::{PortId, Vlan};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use crate::compile::Scope;
 use crate::fabric::Fabric;
 use crate::intent::State;
 use crate::model::{Nve, Port};
@@ -173,10 +174,9 @@ impl Inspector {
 
     /// The port behind a tag of an NVE, if it can be told.
     fn port_behind(&self, nve: &Nve, vlan: Vlan) -> Option<PortId> {
-        let here = |port: &&Port| self.fabric.place(port.common.id) == Some((nve.id, vlan));
-        let bound = self.state.port_by_tag(&nve.host_name, vlan).filter(here);
-        let port = bound.or_else(|| self.state.ports().find(here))?;
-        Some(PortId(port.common.id.into_bytes()))
+        let tables = self.fabric.desired_tables(nve.id)?;
+        let port = tables.port_at(Scope::Vap(nve.id, vlan))?;
+        Some(PortId(port.into_bytes()))
     }
 
     /// The NVE with that VTEP address.
@@ -193,6 +193,8 @@ impl Inspector {
             return None;
         }
         let uptime = i64::try_from(last.stats.uptime_ms).ok()?;
-        last.at.checked_sub(Duration::milliseconds(uptime))
+        let booted = last.at.checked_sub(Duration::milliseconds(uptime))?;
+        // The NVE may say anything.
+        (1970..=9999).contains(&booted.year()).then_some(booted)
     }
 }

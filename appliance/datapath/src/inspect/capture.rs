@@ -62,6 +62,11 @@ impl Capture {
         })
     }
 
+    /// Whether it is of that VAP.
+    pub(crate) fn is_of(&self, vlan: Vlan) -> bool {
+        self.wanted.vlan == vlan
+    }
+
     /// Whether somebody has asked for it of late.
     pub(crate) fn is_wanted(&self, now: Nanos) -> bool {
         now.0.saturating_sub(self.asked.0) < CAPTURE_TIMEOUT_MS * 1_000_000
@@ -188,7 +193,10 @@ impl Datapath {
         wanted: &inspect::Capture,
         parts: &mut Parts,
     ) -> Result<Done, Failure> {
-        self.know_vap(wanted.vlan)?;
+        let vap = self.tables.vap(wanted.vlan.get());
+        if vap.is_none_or(|vap| vap.port != wanted.port) {
+            return Err(Failure::NoVap);
+        }
         let capture = match &mut self.capture {
             Some(running) if running.wanted == *wanted => running,
             Some(running) if running.is_wanted(now) => return Err(Failure::Busy),

@@ -135,6 +135,7 @@ pub(crate) fn unchecked(vap: &Vap, direction: Direction) -> Step {
         checked: vap.port_security,
         rule: None,
         connection: None,
+        opens: false,
     })
 }
 

@@ -147,8 +147,8 @@ impl Datapath {
     ) -> Result<Admission, DropReason> {
         let opened = witness.opening().and_then(|opening| opening.take());
         let known = opened.and_then(|opening| opening.allows(packet));
-        let (rule, connection) = match known {
-            Some(rule) => (Some(rule), None),
+        let (rule, connection, opens) = match known {
+            Some(rule) => (Some(rule), None, false),
             None => {
                 let groups = self.tables.groups();
                 let judgement =
@@ -157,7 +157,8 @@ impl Datapath {
                 if let Some(opening) = witness.opening() {
                     *opening = judgement.opening;
                 }
-                (judgement.rule, judgement.connection)
+                let opens = judgement.opening.is_some();
+                (judgement.rule, judgement.connection, opens)
             }
         };
         witness.note(|| {
@@ -167,6 +168,7 @@ impl Datapath {
                 checked: true,
                 rule,
                 connection: connection.map(|known| known.state.into()),
+                opens,
             })
         });
         Ok(Admission {

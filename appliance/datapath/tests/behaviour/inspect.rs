@@ -99,6 +99,7 @@ fn a_packet_is_followed_stage_by_stage_into_a_tunnel() {
             checked: true,
             rule: Some(RuleId([0xa4; 16])),
             connection: None,
+            opens: false,
         }),
         Step::Router {
             router: routing::ROUTER,
@@ -259,6 +260,7 @@ fn a_connection_that_was_cut_names_the_rule_that_allowed_it() {
         checked: true,
         rule: Some(rule),
         connection: Some(ConnectionState::Unanswered),
+        opens: false,
     };
     assert!(steps.contains(&Step::Admitted(known)), "{steps:?}");
     let (parts, _) = ask(
@@ -372,6 +374,7 @@ fn a_capture_has_what_passes_the_vap_both_ways() {
     let capture = Capture {
         id: 1,
         vlan: vlan(101),
+        port: PortId([1; 16]),
         snap: 1000,
     };
     assert_eq!(captured(&mut rig, capture).0, []);
@@ -411,11 +414,40 @@ fn a_capture_has_what_passes_the_vap_both_ways() {
 }
 
 #[test]
+fn a_capture_ends_with_its_port() {
+    let mut rig = Rig::new();
+    let capture = Capture {
+        id: 1,
+        vlan: vlan(101),
+        port: PortId([1; 16]),
+        snap: 100,
+    };
+    captured(&mut rig, capture);
+    let frame = with_tag(&untagged(mac(1), mac(3), 20), 101);
+    rig.trunk(&frame);
+    // The tag has another port now, whose frames are none of this one's business.
+    let Record::Vap(mut vap) = vap(101, RED, 1) else {
+        unreachable!()
+    };
+    vap.port = PortId([77; 16]);
+    rig.put(&[Record::Vap(vap)]);
+    rig.trunk(&frame);
+    let question = Question::Capture(capture);
+    assert_eq!(ask(&mut rig, &question).1, Part::Failed(Failure::NoVap));
+    let other = Capture {
+        port: vap.port,
+        ..capture
+    };
+    assert_eq!(captured(&mut rig, other).0, []);
+}
+
+#[test]
 fn a_capture_counts_what_it_has_no_room_for() {
     let mut rig = Rig::new();
     let capture = Capture {
         id: 1,
         vlan: vlan(101),
+        port: PortId([1; 16]),
         snap: u16::MAX,
     };
     captured(&mut rig, capture);

@@ -39,6 +39,7 @@ async fn the_exit_status_tells_whether_somebody_gets_the_packet() {
         checked: true,
         rule: Some(rule),
         connection: None,
+        opens: true,
     };
     let vtep = [192, 0, 2, 2].into();
     let receiver = Receiver::Fdb {

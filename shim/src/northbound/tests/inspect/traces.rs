@@ -40,6 +40,7 @@ async fn a_packet_is_followed_to_the_port_that_gets_it() {
             checked: true,
             rule: Some(out),
             connection: None,
+            opens: true,
         };
         let fixed = Source::Address {
             mac: Mac([2; 6]),
@@ -100,6 +101,7 @@ async fn a_packet_is_followed_to_the_port_that_gets_it() {
             checked: true,
             rule: Some(in_rule),
             connection: Some(ConnectionState::Established),
+            opens: true,
         };
         let steps = [
             Step::From(Via::Tunnel(tunnel)),
