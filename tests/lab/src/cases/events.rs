@@ -1,5 +1,6 @@
 //! Lifecycle events change forwarding, and only those of a known user and form.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -17,8 +18,9 @@ const EFFECT: Duration = Duration::from_secs(10);
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
     let mut site = Site::start(&context.dir, &context.artifacts)?;
-    site.add_network("red")?;
+    site.add_dual_network("red", 1)?;
     site.add_vm(("a1", "red", 0, 11))?;
+    site.add_vm(("b2", "red", 1, 14))?;
     // vmcreated and vmpoweron: the VM appears.
     site.add_vm(("b1", "red", 1, 13))?;
     await_reach(&site, true, "vmcreated and vmpoweron")?;
@@ -35,12 +37,25 @@ pub(super) fn run(context: &Context) -> Result<()> {
     await_reach(&site, false, "vmdeleted")
 }
 
-/// Waits until `a1` reaches `b1`, or does not.
+/// Waits until `b1` is reached from its NVE and from the other, by IPv4 and by IPv6,
+/// or is not by any of that.
 fn await_reach(site: &Site, wanted: bool, event: &str) -> Result<()> {
-    let (source, target) = (&site.guest("a1")?.vm, &site.guest("b1")?.vm);
-    let what = format!("the effect of {event}");
-    wait::until_true(&what, EFFECT, || {
-        Ok(reach::ping(&source.netns, target.interface.ip, 1)? == wanted)
+    let targets = site.guest("b1")?.vm.interface.addresses();
+    thread::scope(|scope| {
+        let mut waits = Vec::new();
+        for source in ["a1", "b2"] {
+            let netns = &site.guest(source)?.vm.netns;
+            for at in targets.clone() {
+                waits.push(scope.spawn(move || {
+                    let what = format!("the effect of {event} on {source} to {at}");
+                    wait::until_true(&what, EFFECT, || Ok(reach::ping(netns, at, 1)? == wanted))
+                }));
+            }
+        }
+        waits.into_iter().try_for_each(|wait| match wait.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
     })?;
     println!(
         "  {event}: {}",

@@ -93,13 +93,17 @@ fn only_that(site: &Site, allowed: usize) -> Result<()> {
     let others = others.filter_map(|(index, (probe, ..))| (index != allowed).then_some(probe));
     let outside = [Probe::Tcp(79), Probe::Udp(82), Probe::Raw(50)];
     let targets = addresses(site.guest(TARGET)?)?;
-    let pairs = others.chain(outside);
-    let pairs = pairs.flat_map(|probe| targets.map(|at| (probe, at)));
-    all_obey(pairs.map(|(probe, at)| {
-        let what = format!("{probe} refused: b1 to {at}");
-        let attempt = move || Ok(!passes(site, "b1", TARGET, at, probe)?);
-        (what, attempt)
-    }))
+    // From the target's NVE and from the other.
+    for sender in ["a1", "b1"] {
+        let pairs = others.clone().chain(outside);
+        let pairs = pairs.flat_map(|probe| targets.map(|at| (probe, at)));
+        all_obey(pairs.map(|(probe, at)| {
+            let what = format!("{probe} refused: {sender} to {at}");
+            let attempt = move || Ok(!passes(site, sender, TARGET, at, probe)?);
+            (what, attempt)
+        }))?;
+    }
+    Ok(())
 }
 
 /// nmap sees the allowed ports closed, as nobody listens, and all others filtered.
