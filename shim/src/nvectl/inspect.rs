@@ -34,8 +34,8 @@ Examples:
   nvectl trace nve-b --from-vtep 192.0.2.11 --vni 5001 --icmp 10.0.0.12 --from 10.0.0.11
 
 The NVE's own datapath says what it would do, by the tables and connections of now;
-nothing is sent and nothing changes. The exit status is 0 if somebody gets the packet
-or answers it, 1 if not.";
+nothing is sent and nothing changes. The exit status is 0 if somebody gets the packet,
+answers it or takes it, 1 if not.";
 
 /// What to trace.
 #[derive(Debug, Args, Serialize)]
