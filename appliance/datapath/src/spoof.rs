@@ -34,16 +34,6 @@ pub enum Source<'t> {
     Unspecified,
 }
 
-/// Whether `vap` may send the frame. `headers` are the frame's.
-pub fn check(
-    tables: &Tables,
-    vap: &Vap,
-    headers: &Headers,
-    frame: &[u8],
-) -> Result<(), DropReason> {
-    source(tables, vap, headers, frame).map(|_| ())
-}
-
 /// Whether `vap` may send the frame, and why. `headers` are the frame's.
 pub fn source<'t>(
     tables: &'t Tables,

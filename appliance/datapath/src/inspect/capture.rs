@@ -209,9 +209,4 @@ impl Datapath {
         capture.asked = now;
         Ok(capture.read(parts))
     }
-
-    pub(super) fn know_vap(&self, vlan: Vlan) -> Result<(), Failure> {
-        let known = self.tables.vap(vlan.get());
-        known.map(|_| ()).ok_or(Failure::NoVap)
-    }
 }

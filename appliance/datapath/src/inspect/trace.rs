@@ -132,7 +132,7 @@ impl Datapath {
         let mut tracer = Tracer::default();
         let verdict = match probe.origin {
             Origin::Vap { vlan } => {
-                self.know_vap(vlan)?;
+                self.tables.vap(vlan.get()).ok_or(Failure::NoVap)?;
                 trunk::tag(&mut frame, vlan).map_err(|_| Failure::BadProbe)?;
                 self.process_one(now, Side::Trunk, &mut frame, &mut tracer)
             }

@@ -116,7 +116,7 @@ impl Rig {
     pub(super) fn send(&mut self, untagged: &[u8]) -> Result<Answer, DropReason> {
         let frame = [&untagged[..12], &[0x81, 0, 0, 101], &untagged[12..]].concat();
         let headers = Headers::parse(&frame)?;
-        spoof::check(&self.tables, &self.vap, &headers, &frame)?;
+        spoof::source(&self.tables, &self.vap, &headers, &frame)?;
         let request = Request {
             tables: &self.tables,
             vap: &self.vap,
