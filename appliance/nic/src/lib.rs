@@ -63,7 +63,8 @@ pub trait Nic {
     /// gives the device fresh buffers.
     fn receive(&mut self, burst: &mut Burst);
 
-    /// Queues a frame; [`Nic::flush`] sends it. Hands it back if there is no room.
+    /// Queues a frame, of the pool that the NIC was made with; [`Nic::flush`] sends it.
+    /// Hands it back if there is no room.
     fn send(&mut self, packet: Packet) -> Result<(), Packet>;
 
     /// Sends what was queued, and takes back buffers whose frames are out.

@@ -15,11 +15,16 @@ use core::ptr::NonNull;
 use crate::checksum::PartialChecksum;
 use crate::dma::DmaMemory;
 
-/// Bytes in front of a buffer's headroom for the header of a driver.
-pub(crate) const DRIVER_SPACE: usize = 64;
+/// Bytes in front of a buffer's headroom for the header of a driver. With a headroom
+/// of whole cache lines, the 12 bytes of virtio's header begin one, and the frame's
+/// own headers are in it as well: a tagged one's up to its ports.
+pub(crate) const DRIVER_SPACE: usize = 64 + 12;
 
 /// Buffers start on cache lines.
 const ALIGN: usize = 64;
+
+/// Bytes in front of a frame that are fetched with it.
+const HEADER_LINE: usize = 12;
 
 /// Buffers of one size. Made once, lives as long as the machine, and is used by
 /// one processor (it is not `Sync`).
@@ -64,13 +69,8 @@ impl Pool {
         // SAFETY: the reference ends here, and the pool is used by one processor,
         // whose interrupts do not touch it.
         let index = unsafe { &mut *self.free.get() }.pop()?;
-        Some(Packet {
-            pool: self,
-            index,
-            start: self.headroom,
-            length: 0,
-            partial: None,
-        })
+        // SAFETY: what is free no more is in nothing else.
+        Some(unsafe { self.packet(index) })
     }
 
     /// Buffers that are free.
@@ -84,11 +84,40 @@ impl Pool {
         usize::from(self.space - self.headroom)
     }
 
+    #[inline]
     fn give_back(&self, index: u32) {
         // The list was made with a place for every buffer, so this allocates
         // nothing.
         // SAFETY: as for `take`.
         unsafe { &mut *self.free.get() }.push(index);
+    }
+
+    /// Has the processor fetch what is read first of a frame in buffer `index`, behind
+    /// its headroom: the driver's header, and the frame's headers in this cache line and
+    /// the next.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        let offset = usize::from(self.headroom) + DRIVER_SPACE - HEADER_LINE;
+        let first = self.memory.base().as_ptr().cast_const();
+        let first = first.wrapping_add((index as usize).wrapping_mul(self.stride) + offset);
+        nve_hint::prefetch_at(first);
+        nve_hint::prefetch_at(first.wrapping_add(nve_hint::LINE));
+    }
+
+    /// The packet in buffer `index`, as [`Pool::take`] gives it.
+    ///
+    /// # Safety
+    /// The buffer is in no packet and not free: it was given up by
+    /// [`Packet::into_index`], and is taken over once.
+    #[inline]
+    pub(crate) unsafe fn packet(&'static self, index: u32) -> Packet {
+        Packet {
+            pool: self,
+            index,
+            start: self.headroom,
+            length: 0,
+            partial: None,
+        }
     }
 
     /// Byte `offset` of buffer `index`.
@@ -221,6 +250,20 @@ impl Packet {
         (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)
     }
 
+    /// Whether its buffer is one of `pool`.
+    #[inline]
+    pub(crate) fn is_of(&self, pool: &Pool) -> bool {
+        core::ptr::eq(self.pool, pool)
+    }
+
+    /// Gives the packet up and keeps its buffer: whoever has the number has the buffer.
+    #[inline]
+    pub(crate) fn into_index(self) -> u32 {
+        let index = self.index;
+        core::mem::forget(self);
+        index
+    }
+
     /// Bytes from the frame's start to the buffer's end.
     #[inline]
     pub(crate) fn capacity(&self) -> usize {
@@ -256,7 +299,7 @@ mod tests {
         }
         for (i, packet) in packets.iter_mut().enumerate() {
             assert!(packet.space_mut().iter().all(|byte| *byte == i as u8));
-            assert_eq!(packet.space_mut().as_ptr() as usize % ALIGN, 0);
+            assert_eq!(packet.header_mut::<12>().1 % ALIGN as u64, 0);
         }
         packets.truncate(3);
         assert_eq!(pool.available(), 5);

@@ -8,6 +8,22 @@ pub(crate) const HEADER: usize = 12;
 const NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 
+/// The header of a frame that is sent and has no checksum to be completed.
+pub(crate) const PLAIN: [u8; HEADER] = [0; HEADER];
+
+/// Whether a frame that came in is in one buffer and complete (its checksum may have been
+/// verified, which needs no action).
+#[inline]
+pub(crate) fn is_plain(header: &[u8; HEADER]) -> bool {
+    /// Flags but `DATA_VALID`, and the kind of segmentation.
+    const SPECIAL: u64 = 0xfffd;
+
+    let (front, back) = header.split_at(8);
+    let front = front.first_chunk().copied().map(u64::from_le_bytes);
+    let back = back.first_chunk().copied().map(u32::from_le_bytes);
+    front.is_some_and(|front| front & SPECIAL == 0) && back.is_some_and(|back| back >> 16 == 1)
+}
+
 /// What the device says of a frame that came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -36,9 +52,8 @@ impl Received {
 }
 
 /// The header of a frame to be sent.
-#[inline]
 pub(crate) fn emit(partial: Option<PartialChecksum>) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
+    let mut header = PLAIN;
     if let Some(partial) = partial {
         let [s0, s1] = partial.start.to_le_bytes();
         let [o0, o1] = partial.offset.to_le_bytes();
@@ -72,6 +87,6 @@ mod tests {
             offset: 6,
         });
         assert_eq!(Received::parse(&emit(partial)).partial, partial);
-        assert_eq!(emit(None), [0; HEADER]);
+        assert_eq!(emit(None), PLAIN);
     }
 }

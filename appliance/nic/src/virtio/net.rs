@@ -16,6 +16,9 @@ const TRANSMIT: u16 = 1;
 /// Most entries of a queue. Enough for several bursts; more only costs cache.
 const MAX_QUEUE: u16 = 256;
 
+/// Buffers that the device is given at once: telling it takes as long as several.
+pub(super) const REFILL: usize = 32;
+
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: usize = 14;
 
@@ -73,8 +76,16 @@ impl<T: Transport> VirtioNet<T> {
         }
         let (mac, mtu) = read_config(&transport, features)?;
         let events = features.contains(Features::EVENT_IDX);
-        let receive = start_queue(&mut transport, wiring, memory, RECEIVE, vector, events)?;
-        let transmit = start_queue(&mut transport, wiring, memory, TRANSMIT, None, events)?;
+        let receive = start_queue(
+            &mut transport,
+            wiring,
+            memory,
+            pool,
+            RECEIVE,
+            vector,
+            events,
+        )?;
+        let transmit = start_queue(&mut transport, wiring, memory, pool, TRANSMIT, None, events)?;
         transport.finish_init();
         let mut nic = VirtioNet {
             transport,
@@ -116,11 +127,31 @@ impl<T: Transport> VirtioNet<T> {
 
     /// Takes one frame, of which `pending` buffers are there, and says how many it
     /// was in. A frame that the device described wrongly is dropped.
+    #[inline]
     fn take_frame(&mut self, pending: u16) -> (Option<Packet>, u16) {
         let Some((mut packet, written)) = self.take_received() else {
             return (None, 1);
         };
-        let header = Received::parse(packet.header_mut::<HEADER>().0);
+        let header = packet.header_mut::<HEADER>().0;
+        if !header::is_plain(header) {
+            let header = *header;
+            return self.take_special(packet, written, &header, pending);
+        }
+        let start = packet.start();
+        let fits = written >= MIN_FRAME && packet.set_range(start, written).is_some();
+        (fits.then_some(packet), 1)
+    }
+
+    /// The same for a frame in several buffers, or with a checksum to be completed.
+    #[inline(never)]
+    fn take_special(
+        &mut self,
+        mut packet: Packet,
+        written: usize,
+        header: &[u8; HEADER],
+        pending: u16,
+    ) -> (Option<Packet>, u16) {
+        let header = Received::parse(header);
         let buffers = if self.features.contains(Features::MRG_RXBUF) {
             header.buffers
         } else {
@@ -168,6 +199,20 @@ impl<T: Transport> VirtioNet<T> {
         packet.append(&[head, more.bytes()]).is_some()
     }
 
+    /// Has the device complete a frame's checksum, or completes it.
+    #[inline(never)]
+    fn prepare(&self, packet: &mut Packet) {
+        let mut partial = packet
+            .partial()
+            .filter(|partial| partial.fits(packet.len()));
+        if let Some(open) = partial.filter(|_| !self.features.contains(Features::CSUM)) {
+            // It fits, as the filter above says.
+            let _ = open.complete(packet.bytes_mut());
+            partial = None;
+        }
+        *packet.header_mut::<HEADER>().0 = header::emit(partial);
+    }
+
     /// Takes back the buffers of frames that are out.
     fn reclaim(&mut self) {
         for _ in 0..self.transmit.pending() {
@@ -206,6 +251,8 @@ impl<T: Transport> Nic for VirtioNet<T> {
 
     fn receive(&mut self, burst: &mut Burst) {
         let mut pending = self.receive.pending();
+        self.receive.prefetch(pending.min(crate::BURST as u16));
+        let (before, mut bytes) = (burst.len(), 0);
         while pending > 0 && !burst.is_full() && !self.receive.is_broken() {
             let (frame, buffers) = self.take_frame(pending);
             pending -= buffers;
@@ -213,15 +260,21 @@ impl<T: Transport> Nic for VirtioNet<T> {
                 self.statistics.device_errors += 1;
                 continue;
             };
-            self.statistics.rx_packets += 1;
-            self.statistics.rx_bytes += frame.len() as u64;
+            bytes += frame.len() as u64;
             // There is room, as the loop's condition says.
             let _ = burst.push(frame);
         }
-        self.refill();
+        self.statistics.rx_packets += (burst.len() - before) as u64;
+        self.statistics.rx_bytes += bytes;
+        if self.receive.room() >= REFILL.min(self.receive.size() / 2) {
+            self.refill();
+        }
     }
 
     fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
+        if !packet.is_of(self.pool) {
+            return Err(packet);
+        }
         if self.transmit.is_full() {
             // A large replication fills the queue by itself: what the device does
             // not know of, it cannot give back.
@@ -230,16 +283,11 @@ impl<T: Transport> Nic for VirtioNet<T> {
                 return Err(packet);
             }
         }
-        let mut partial = packet
-            .partial()
-            .filter(|partial| partial.fits(packet.len()));
-        if let Some(open) = partial.filter(|_| !self.completes_checksums()) {
-            // It fits, as the filter above says.
-            let _ = open.complete(packet.bytes_mut());
-            partial = None;
+        if packet.partial().is_none() {
+            *packet.header_mut::<HEADER>().0 = header::PLAIN;
+        } else {
+            self.prepare(&mut packet);
         }
-        let (header, _) = packet.header_mut::<HEADER>();
-        *header = header::emit(partial);
         let length = packet.len();
         self.statistics.tx_packets += 1;
         self.statistics.tx_bytes += length as u64;
@@ -312,6 +360,7 @@ fn start_queue(
     transport: &mut impl Transport,
     wiring: &mut impl Wiring,
     memory: &mut impl DmaSource,
+    pool: &'static Pool,
     number: u16,
     vector: Option<u16>,
     event_idx: bool,
@@ -336,5 +385,5 @@ fn start_queue(
     let doorbell = wiring.doorbell(number).ok_or(Error::Doorbell)?;
     let [descriptors, driver, device] = ring.device_addresses();
     transport.queue_set(number, u32::from(size), descriptors, driver, device);
-    Ok(Queue::new(ring, size, doorbell))
+    Ok(Queue::new(ring, size, doorbell, pool))
 }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::header::HEADER;
 use super::ring::Ring;
-use crate::pool::Packet;
+use crate::pool::{Packet, Pool};
 
 /// The register by which a device is told of new buffers in one queue.
 #[derive(Debug, Clone, Copy)]
@@ -30,24 +30,33 @@ impl Doorbell {
     }
 }
 
-/// Invariant: slot `n` holds a packet exactly while descriptor `n` is with the
-/// device; `free` holds all others.
+/// In place of a buffer: none.
+const NONE: u32 = u32::MAX;
+
+/// Slots are used in turn. A device that returns buffers in another order than it got
+/// them has to wait until the next slot in turn is back: then the queue is full.
+///
+/// Invariant: slot `n` holds the number of a buffer of `pool`, which is in no packet and
+/// not free, exactly while descriptor `n` is with the device.
 #[derive(Debug)]
 pub(crate) struct Queue {
     ring: Ring,
-    slots: Vec<Option<Packet>>,
-    free: Vec<u16>,
+    pool: &'static Pool,
+    slots: Vec<u32>,
+    /// How many packets are with the device.
+    outstanding: usize,
     doorbell: Doorbell,
     broken: bool,
 }
 
 impl Queue {
-    /// A queue over a ring of `size` entries.
-    pub(crate) fn new(ring: Ring, size: u16, doorbell: Doorbell) -> Queue {
+    /// A queue over a ring of `size` entries, for packets of `pool`.
+    pub(crate) fn new(ring: Ring, size: u16, doorbell: Doorbell, pool: &'static Pool) -> Queue {
         Queue {
             ring,
-            slots: (0..size).map(|_| None).collect(),
-            free: (0..size).rev().collect(),
+            pool,
+            slots: alloc::vec![NONE; usize::from(size)],
+            outstanding: 0,
             doorbell,
             broken: false,
         }
@@ -59,28 +68,44 @@ impl Queue {
         self.broken
     }
 
+    /// How many packets it holds at most.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many packets are missing until it is full.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        match self.broken {
+            true => 0,
+            false => self.slots.len() - self.outstanding,
+        }
+    }
+
     /// Whether there is no slot for another packet.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty() || self.broken
+        let next = self.slots.get(self.ring.slot());
+        self.broken || next != Some(&NONE)
     }
 
     /// Offers the header in front of `packet` and the `length` bytes behind it.
     /// The caller has checked that there is a slot and that the buffer has the
-    /// bytes.
+    /// bytes, and that the packet is of the queue's pool: one of another is dropped.
+    #[inline]
     pub(crate) fn post(&mut self, mut packet: Packet, length: usize, writable: bool) {
         debug_assert!(length <= packet.capacity());
-        let (_, address) = packet.header_mut::<HEADER>();
-        let Some(slot) = self.free.pop() else {
+        if !packet.is_of(self.pool) {
             return;
-        };
-        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-            *place = Some(packet);
-            // SAFETY: the packet, and with it the buffer, stays in its slot, where
-            // nobody accesses it, until the device returns the slot.
-            unsafe {
-                self.ring
-                    .post(slot, address, (HEADER + length) as u32, writable)
-            };
+        }
+        let (_, address) = packet.header_mut::<HEADER>();
+        if let Some(place @ &mut NONE) = self.slots.get_mut(self.ring.slot()) {
+            *place = packet.into_index();
+            self.outstanding += 1;
+            // SAFETY: the buffer stays in its slot, where nobody accesses it, until the
+            // device returns the slot, which was empty.
+            unsafe { self.ring.post(address, (HEADER + length) as u32, writable) };
         }
     }
 
@@ -93,7 +118,7 @@ impl Queue {
 
     /// Notifies the device, wanted or not, if it has packets.
     pub(crate) fn remind(&self) {
-        if !self.broken && self.free.len() < self.slots.len() {
+        if !self.broken && self.outstanding > 0 {
             self.doorbell.ring();
         }
     }
@@ -110,22 +135,34 @@ impl Queue {
         })
     }
 
-    /// Takes the next packet that the device returned, with the length that it
-    /// gave. Breaks the queue, and has none, if the slot is not with the device.
+    /// Has the processor fetch the front of the next `count` packets that the device
+    /// returned, [`Queue::pending`] at most, beside each other instead of one by one.
+    #[inline]
+    pub(crate) fn prefetch(&self, count: u16) {
+        for ahead in 0..count {
+            let slot = self.slots.get(self.ring.peek(ahead).id as usize);
+            if let Some(index) = slot.copied().filter(|index| *index != NONE) {
+                self.pool.prefetch(index);
+            }
+        }
+    }
+
+    /// Takes the next packet that the device returned, as it is when it is taken from its
+    /// pool, with the length that the device gave. Breaks the queue, and has none, if the
+    /// slot is not with the device.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<(Packet, u32)> {
         let used = self.ring.take();
-        let slot = usize::try_from(used.id).ok();
-        let packet = slot
-            .and_then(|slot| self.slots.get_mut(slot))
-            .and_then(Option::take);
-        match packet {
-            Some(packet) => {
-                self.free.push(used.id as u16);
-                Some((packet, used.length))
-            }
-            None => {
+        let slot = self.slots.get_mut(used.id as usize);
+        match slot.map_or(NONE, |slot| core::mem::replace(slot, NONE)) {
+            NONE => {
                 self.broken = true;
                 None
+            }
+            index => {
+                self.outstanding -= 1;
+                // SAFETY: by the invariant, and the slot does not have it any more.
+                Some((unsafe { self.pool.packet(index) }, used.length))
             }
         }
     }

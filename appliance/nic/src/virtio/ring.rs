@@ -1,9 +1,9 @@
 //! A split virtqueue whose buffers are one descriptor each (virtio 1.2, 2.7).
 //!
-//! Slot `n` of the user is descriptor `n`, so there are no chains to follow and
-//! no free list in memory that the device can write. The driver never reads back
-//! what it wrote; of what the device writes it reads the used ring and, to save
-//! notifications, the event index.
+//! Entry `n` of the available ring is descriptor `n` for ever, so there are no chains
+//! to follow, no free list in memory that the device can write, and nothing to write but
+//! a descriptor and the index. The driver never reads back what it wrote; of what the
+//! device writes it reads the used ring and, to save notifications, the event index.
 //!
 //! Why not `virtio_drivers::queue::VirtQueue`: see docs/virtqueue.md.
 
@@ -78,8 +78,9 @@ pub(crate) struct BadIndex;
 pub(crate) struct Ring {
     memory: DmaMemory,
     layout: Layout,
-    /// Size minus one; the size is a power of two.
-    mask: u16,
+    /// Size minus one; the size is a power of two. As wide as it is so that it is not
+    /// read together with an index that was just written, which would have to wait.
+    mask: usize,
     /// Free-running index of the next available entry.
     next: u16,
     /// What the device was last told of `next`.
@@ -100,12 +101,16 @@ impl Ring {
         let mut ring = Ring {
             memory,
             layout,
-            mask: size - 1,
+            mask: usize::from(size) - 1,
             next: 0,
             published: 0,
             consumed: 0,
             event_idx,
         };
+        for entry in 0..size {
+            let word = ring.available_word(2 + usize::from(entry));
+            word.store(entry, Ordering::Relaxed);
+        }
         ring.disarm();
         Some(ring)
     }
@@ -120,30 +125,33 @@ impl Ring {
         ]
     }
 
-    /// Offers `length` bytes at `address` as `slot`, to be written by the device if
-    /// `writable`. Seen by the device after [`Ring::publish`].
+    /// The slot of the next buffer to be offered.
+    #[inline]
+    pub(crate) fn slot(&self) -> usize {
+        usize::from(self.next) & self.mask
+    }
+
+    /// Offers `length` bytes at `address` in the next slot, to be written by the device
+    /// if `writable`. Seen by the device after [`Ring::publish`].
     ///
     /// # Safety
     /// The bytes stay valid, and are not accessed, until the device has returned
-    /// the slot; the slot is below the size and not with the device.
+    /// the slot; the slot is not with the device.
     #[inline]
-    pub(crate) unsafe fn post(&mut self, slot: u16, address: u64, length: u32, writable: bool) {
+    pub(crate) unsafe fn post(&mut self, address: u64, length: u32, writable: bool) {
         let descriptor = Descriptor {
             address,
             length,
             flags: if writable { WRITE } else { 0 },
             next: 0,
         };
-        let at = usize::from(slot & self.mask);
+        let at = self.slot();
         // SAFETY: below the size by the mask, so in the descriptor table; the
         // device does not read this descriptor before it is published.
         unsafe {
             let table = self.memory.base().cast::<Descriptor>();
             table.add(at).write_volatile(descriptor);
         }
-        let entry = usize::from(self.next & self.mask);
-        self.available_word(2 + entry)
-            .store(slot, Ordering::Relaxed);
         self.next = self.next.wrapping_add(1);
     }
 
@@ -183,8 +191,16 @@ impl Ring {
     /// Takes the next used buffer. Call only as often as [`Ring::pending`] says.
     #[inline]
     pub(crate) fn take(&mut self) -> Used {
-        let at = usize::from(self.consumed & self.mask);
+        let used = self.peek(0);
         self.consumed = self.consumed.wrapping_add(1);
+        used
+    }
+
+    /// The used buffer that [`Ring::take`] will take after `ahead` others; there have
+    /// to be as many.
+    #[inline]
+    pub(crate) fn peek(&self, ahead: u16) -> Used {
+        let at = usize::from(self.consumed.wrapping_add(ahead)) & self.mask;
         // SAFETY: in the used ring by the mask; 4-byte aligned as the ring is.
         let element = unsafe {
             let ring = self.memory.base().add(self.layout.used + 4);
@@ -224,12 +240,12 @@ impl Ring {
 
     /// Word of the used ring in which the device says when to notify it.
     fn event_offset(&self) -> usize {
-        2 + 4 * (usize::from(self.mask) + 1)
+        2 + 4 * (self.mask + 1)
     }
 
     /// Word of the available ring in which we say when to interrupt.
     fn event_offset_of_driver(&self) -> usize {
-        2 + usize::from(self.mask) + 1
+        2 + self.mask + 1
     }
 
     #[inline]
@@ -271,9 +287,9 @@ mod tests {
         (ring, device)
     }
 
-    fn post(ring: &mut Ring, slot: u16) {
+    fn post(ring: &mut Ring) {
         // SAFETY: the test's device does not touch buffers.
-        unsafe { ring.post(slot, 0x1000, 64, true) };
+        unsafe { ring.post(0x1000, 64, true) };
     }
 
     #[test]
@@ -288,7 +304,7 @@ mod tests {
     fn buffers_go_round_for_ever() {
         let (mut ring, mut device) = ring(4, true);
         for round in 0..70_000u32 {
-            post(&mut ring, (round % 4) as u16);
+            post(&mut ring);
             ring.publish();
             let slot = device.take().unwrap();
             assert_eq!(u32::from(slot), round % 4);
@@ -309,7 +325,7 @@ mod tests {
     fn an_index_ahead_of_what_was_offered_is_bad() {
         for event_idx in [false, true] {
             let (mut ring, mut device) = ring(8, event_idx);
-            post(&mut ring, 0);
+            post(&mut ring);
             // Posted but not published: still not the device's.
             device.set_index(1);
             assert_eq!(ring.pending(), Err(BadIndex));
@@ -329,10 +345,10 @@ mod tests {
         assert!(!ring.publish());
         for _ in 0..=u16::MAX {
             device.set_avail_event(ring.next);
-            post(&mut ring, 0);
+            post(&mut ring);
             assert!(ring.publish(), "{}", ring.next);
             device.set_avail_event(ring.next.wrapping_add(1));
-            post(&mut ring, 1);
+            post(&mut ring);
             assert!(!ring.publish(), "{}", ring.next);
             ring.consumed = ring.next;
         }
@@ -341,10 +357,10 @@ mod tests {
     #[test]
     fn without_event_index_the_flags_decide() {
         let (mut ring, device) = ring(4, false);
-        post(&mut ring, 0);
+        post(&mut ring);
         assert!(ring.publish());
         device.set_used_flags(NO_NOTIFY);
-        post(&mut ring, 1);
+        post(&mut ring);
         assert!(!ring.publish());
         assert!(!device.wants_interrupt(0));
         assert!(!ring.arm());
@@ -356,8 +372,8 @@ mod tests {
     #[test]
     fn arming_asks_for_the_next_buffer_and_sees_those_there() {
         let (mut ring, mut device) = ring(4, true);
-        post(&mut ring, 0);
-        post(&mut ring, 1);
+        post(&mut ring);
+        post(&mut ring);
         ring.publish();
         assert!(!ring.arm());
         assert!(device.wants_interrupt_event(0, 1));
