@@ -99,6 +99,22 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::default().with(bytes).finish()
 }
 
+/// Whether an IPv4 header without options has the checksum that it should (RFC 791,
+/// section 3.1).
+#[inline]
+pub fn is_intact(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    // Five words of 32 bits, then halves: two folds leave 16 bits. The order of bytes
+    // does not matter to whether all bits are set (RFC 1071, section 2 (B)).
+    let sum: u64 = words
+        .iter()
+        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .sum();
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
 /// The checksum of data in which the 16-bit word `old` became `new` (RFC 1624,
 /// equation 3).
 pub fn adjust(checksum: u16, old: u16, new: u16) -> u16 {

@@ -5,6 +5,9 @@
 //! and the first packet of a flow after it decides anew. The cache never grows;
 //! a new entry takes the place of a stale or of the longest unused one of its
 //! set. The hash is seeded, so that VMs cannot aim at a set.
+//!
+//! An entry is two cache lines, key and verdict, and most are at their home in the
+//! set, where they are looked for first: those two are all that a packet needs of it.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,103 +16,130 @@ use nve_protocol::inspect::Tuple;
 use nve_protocol::{Vlan, Vni};
 
 use crate::Nanos;
-use crate::connections::Handle;
+use crate::connections::{Fresh, Handle};
 use crate::forward::Rewrite;
-use crate::packet::{Headers, Ip, L4, protocol};
+use crate::packet::protocol;
 use crate::tables::{MeterIndex, VtepIndex};
 
-/// Entries of a set.
+/// Entries of a set; a power of two.
 const WAYS: usize = 4;
 
 /// Words of a key.
 const WORDS: usize = 7;
 
+/// Bytes of memory that one flow takes.
+pub const BYTES_PER_FLOW: usize = size_of::<Entry>();
+
 /// What makes packets one direction of one flow: where they come from, their MAC
-/// and IP addresses, protocol and ports. Whole TCP, UDP, SCTP, DCCP and ICMP echo
-/// packets have one; all others are decided each by itself.
+/// and IP addresses, protocol and ports (of ICMP, type, code and identifier).
+///
+/// Bytes are as they are in the frame. The words: two for the link (from a VAP, both MAC
+/// addresses and the tag; out of a tunnel, the receiver's address, then VNI and VTEP);
+/// ports, protocol and kind (never 0); addresses, one word of IPv4 and four of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowKey([u64; WORDS]);
 
-/// Side in the key, above the protocol.
-const FROM_TUNNEL: u64 = 1 << 8;
-const IPV6: u64 = 1 << 9;
+/// The word with the ports.
+const SERVICE: usize = 2;
+
+/// Kind of key, in the service word, above ports and protocol.
+const FROM_TUNNEL: u64 = 1 << 40;
+const IPV6: u64 = 1 << 41;
+const PEER_SLOT: u64 = 1 << 42;
+
+/// A VTEP as keys have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// By its address.
+    Address(Ipv4Addr),
+    /// By its slot: IPv6 addresses are too long.
+    Slot(u16),
+}
+
+/// What a key has of an IP packet, as in the frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service {
+    pub(crate) protocol: u8,
+    /// Ports, or what stands for them; the order of bytes is the frame's.
+    pub(crate) ports: u32,
+    pub(crate) addresses: Addresses,
+}
+
+/// Source and destination.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Addresses {
+    V4(u64),
+    V6([u64; 4]),
+}
 
 impl FlowKey {
-    /// Of a frame that came from a VAP.
-    pub(crate) fn of_vap(vlan: Vlan, headers: &Headers) -> Option<FlowKey> {
-        let ip = headers.ip.as_ref()?;
-        FlowKey::new(mac(headers.source), u64::from(vlan.get()), headers, ip, 0)
+    /// Of no packet.
+    pub(crate) const NONE: FlowKey = FlowKey([0; WORDS]);
+
+    /// Of a frame that came from a VAP and begins with these bytes, tag included.
+    #[inline]
+    pub(crate) fn of_vap(link: &[u8; 16], service: Service) -> FlowKey {
+        let (words, _) = link.as_chunks();
+        let [front, back] = [0, 1].map(|at| words.get(at).copied().map_or(0, u64::from_ne_bytes));
+        FlowKey::new([front, back & !PRIORITY], 0, service)
     }
 
-    /// Of a frame that came out of a tunnel. Its source MAC address decides
-    /// nothing there.
-    pub(crate) fn of_tunnel(vni: Vni, vtep: VtepIndex, headers: &Headers) -> Option<FlowKey> {
-        let ip = headers.ip.as_ref()?;
-        let network = u64::from(vni.get());
-        FlowKey::new(network, vtep.get() as u64, headers, ip, FROM_TUNNEL)
-    }
-
-    fn new(sender: u64, port: u64, headers: &Headers, ip: &Ip, side: u64) -> Option<FlowKey> {
-        if ip.fragment.is_some() {
-            return None;
-        }
-        let ports = match ip.l4 {
-            L4::Tcp {
-                source,
-                destination,
-                ..
-            }
-            | L4::Ports {
-                source,
-                destination,
-            } => u64::from(source) << 16 | u64::from(destination),
-            L4::Icmp { kind, code, id } if crate::packet::is_echo(ip.protocol, kind) => {
-                u64::from(kind) << 24 | u64::from(code) << 16 | u64::from(id)
-            }
-            L4::Icmp { .. } | L4::None => return None,
+    /// Of a frame that came out of a tunnel, between these MAC addresses. The
+    /// source decides nothing there.
+    #[inline]
+    pub(crate) fn of_tunnel(vni: Vni, peer: Peer, link: &[u8; 12], service: Service) -> FlowKey {
+        let destination = link.first_chunk().copied().map_or(0, u64::from_ne_bytes);
+        let (peer, kind) = match peer {
+            Peer::Address(address) => (u64::from(address.to_bits()), 0),
+            Peer::Slot(slot) => (u64::from(slot), PEER_SLOT),
         };
-        let (family, addresses) = words(ip);
-        let [a, b, c, d] = addresses;
-        Some(FlowKey([
-            sender << 16 | u64::from(ip.protocol) | family | side,
-            mac(headers.destination) << 16 | port,
-            ports,
-            a,
-            b,
-            c,
-            d,
-        ]))
+        let link = [destination & RECEIVER, peer << 32 | u64::from(vni.get())];
+        FlowKey::new(link, FROM_TUNNEL | kind, service)
+    }
+
+    #[inline]
+    fn new([front, back]: [u64; 2], kind: u64, service: Service) -> FlowKey {
+        let word = u64::from(service.ports) | u64::from(service.protocol) << 32 | kind;
+        FlowKey(match service.addresses {
+            Addresses::V4(both) => [front, back, word, both, 0, 0, 0],
+            Addresses::V6([a, b, c, d]) => [front, back, word | IPV6, a, b, c, d],
+        })
     }
 
     /// Where its packets come from.
-    pub(crate) fn origin(&self) -> Origin {
-        let [sender, receiver, ..] = self.0;
-        let port = receiver as u16;
-        let vni = Vni::new((sender >> 16) as u32);
-        match vni {
-            Some(vni) if sender & FROM_TUNNEL != 0 => Origin::Tunnel(vni, port.into()),
-            _ => Origin::Vap(port),
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        let [_, back, service, ..] = self.0;
+        if service & FROM_TUNNEL == 0 {
+            let [.., a, b] = back.to_ne_bytes();
+            return Some(Origin::Vap(u16::from_be_bytes([a, b])));
         }
+        let vni = Vni::new(back as u32)?;
+        let peer = match service & PEER_SLOT {
+            0 => Peer::Address(Ipv4Addr::from_bits((back >> 32) as u32)),
+            _ => Peer::Slot((back >> 32) as u16),
+        };
+        Some(Origin::Tunnel(vni, peer))
     }
 
     /// Addresses, protocol and ports; of ICMP, type and code.
     pub(crate) fn tuple(&self) -> Tuple {
-        let [sender, _, ports, a, b, c, d] = self.0;
-        let (source, destination): (IpAddr, IpAddr) = match sender & IPV6 {
-            0 => (
-                Ipv4Addr::from_bits((a >> 32) as u32).into(),
-                Ipv4Addr::from_bits(a as u32).into(),
-            ),
+        let [_, _, service, a, b, c, d] = self.0;
+        let (source, destination): (IpAddr, IpAddr) = match service & IPV6 {
+            0 => {
+                let [a, b, c, d, e, f, g, h] = a.to_ne_bytes();
+                ([a, b, c, d].into(), [e, f, g, h].into())
+            }
             _ => (ipv6(a, b), ipv6(c, d)),
         };
+        let [a, b, c, d] = self.ports();
         let (source_port, destination_port) = match self.echo() {
-            Some(_) => ((ports >> 24) as u16, u16::from((ports >> 16) as u8)),
-            None => ((ports >> 16) as u16, ports as u16),
+            Some(_) => (a.into(), b.into()),
+            None => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
         };
         Tuple {
             source,
             destination,
-            protocol: sender as u8,
+            protocol: self.protocol(),
             source_port,
             destination_port,
         }
@@ -117,12 +147,21 @@ impl FlowKey {
 
     /// Identifier of ICMP echoes.
     pub(crate) fn echo(&self) -> Option<u16> {
-        let [sender, _, ports, ..] = self.0;
-        let icmp = matches!(sender as u8, protocol::ICMP | protocol::ICMPV6);
-        icmp.then_some(ports as u16)
+        let [_, _, c, d] = self.ports();
+        let icmp = matches!(self.protocol(), protocol::ICMP | protocol::ICMPV6);
+        icmp.then_some(u16::from_be_bytes([c, d]))
+    }
+
+    fn ports(&self) -> [u8; 4] {
+        (self.0[SERVICE] as u32).to_ne_bytes()
+    }
+
+    fn protocol(&self) -> u8 {
+        (self.0[SERVICE] >> 32) as u8
     }
 
     /// Folded products of pairs of words (as in wyhash), with a secret in each.
+    #[inline]
     fn hash(&self, seed: u64) -> u64 {
         let [a, b, c, d, e, f, g] = self.0;
         let fold = |x: u64, y: u64| {
@@ -131,55 +170,45 @@ impl FlowKey {
         };
         let one = fold(a ^ seed, b ^ 0x9e37_79b9_7f4a_7c15);
         let two = fold(c ^ seed.rotate_left(17), d ^ 0xc2b2_ae3d_27d4_eb4f);
-        let three = fold(e ^ seed.rotate_left(34), f ^ 0x1656_67b1_9e37_79f9);
-        fold(
-            one ^ two.rotate_left(21) ^ three.rotate_left(42),
-            g ^ seed.rotate_left(51) ^ 0x27d4_eb2f_1656_67c5,
-        )
+        let mut sum = one ^ two.rotate_left(21);
+        if c & IPV6 != 0 {
+            let three = fold(e ^ seed.rotate_left(34), f ^ 0x1656_67b1_9e37_79f9);
+            sum ^= three.rotate_left(42) ^ g.wrapping_mul(0x1656_67b1_9e37_79f9);
+        }
+        fold(sum, seed.rotate_left(51) ^ 0x27d4_eb2f_1656_67c5)
+    }
+
+    /// Word by word, since a key that was just made is not yet in memory.
+    #[inline(always)]
+    fn is(&self, other: &FlowKey) -> bool {
+        let [a, b, c, d, e, f, g] = self.0;
+        let [h, i, j, k, l, m, n] = other.0;
+        let same_v4 = (a ^ h) | (b ^ i) | (c ^ j) | (d ^ k) == 0;
+        same_v4 && (c & IPV6 == 0 || (e ^ l) | (f ^ m) | (g ^ n) == 0)
     }
 }
+
+/// The bits of a tag that are no identifier, in the word that ends with it.
+const PRIORITY: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0xf0, 0]);
+
+/// The receiver's address in the first word of a frame.
+const RECEIVER: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 
 /// Where the packets of a flow come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The VAP with that tag.
     Vap(u16),
-    /// A network's tunnel, by the VTEP's slot.
-    Tunnel(Vni, usize),
+    /// A network's tunnel from a VTEP.
+    Tunnel(Vni, Peer),
 }
 
 fn ipv6(high: u64, low: u64) -> IpAddr {
-    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-}
-
-fn mac(mac: nve_protocol::Mac) -> u64 {
-    let [a, b, c, d, e, f] = mac.0;
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-}
-
-fn words(ip: &Ip) -> (u64, [u64; 4]) {
-    match (ip.source, ip.destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => (
-            0,
-            [
-                u64::from(from.to_bits()) << 32 | u64::from(to.to_bits()),
-                0,
-                0,
-                0,
-            ],
-        ),
-        (from, to) => {
-            let halves = |ip: IpAddr| {
-                let bits = match ip {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-                    IpAddr::V6(ip) => ip.to_bits(),
-                };
-                ((bits >> 64) as u64, bits as u64)
-            };
-            let ((a, b), (c, d)) = (halves(from), halves(to));
-            (IPV6, [a, b, c, d])
-        }
-    }
+    let mut octets = [0; 16];
+    let (front, back) = octets.split_at_mut(8);
+    front.copy_from_slice(&high.to_ne_bytes());
+    back.copy_from_slice(&low.to_ne_bytes());
+    Ipv6Addr::from(octets).into()
 }
 
 /// Where the packets of a flow leave.
@@ -189,16 +218,20 @@ pub(crate) enum Exit {
     Tunnel(VtepIndex),
 }
 
-/// The verdict: what is done to each packet of the flow.
+/// The verdict: what is done to each packet of the flow. Its layout is such that no
+/// field is across a boundary of 16 bytes, by which it is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub(crate) struct Path {
-    /// The network it is delivered in.
-    pub(crate) vni: Vni,
-    pub(crate) exit: Exit,
-    /// New addresses, and the largest IP packet, if it is routed.
-    pub(crate) rewrite: Option<(Rewrite, u16)>,
     /// The sender's connection and the receiver's.
     pub(crate) connections: [Option<Handle>; 2],
+    /// New addresses, and the largest IP packet, if it is routed.
+    pub(crate) rewrite: Option<(Rewrite, u16)>,
+    /// The network it is delivered in.
+    pub(crate) vni: Vni,
+    /// Spreads flows over the source ports of outer headers.
+    pub(crate) entropy: u32,
+    pub(crate) exit: Exit,
     /// What meters what the sender sends.
     pub(crate) egress: Option<MeterIndex>,
     /// What meters what the receiver gets.
@@ -207,23 +240,46 @@ pub(crate) struct Path {
     pub(crate) dscp: Option<u8>,
 }
 
-impl Path {
-    /// Whether it is the verdict for a frame with these headers too: a packet whose
-    /// hop limit is used up, or whose header is damaged, is not routed like the rest
-    /// of its flow.
-    pub(crate) fn takes(&self, headers: &Headers, frame: &[u8]) -> bool {
-        let routable = |ip: &Ip| ip.hop_limit > 1 && ip.is_intact(frame);
-        self.rewrite.is_none() || headers.ip.as_ref().is_some_and(routable)
-    }
-}
+// The verdict fits a cache line.
+const _: () = assert!(size_of::<Path>() + size_of::<Fresh>() <= 64);
 
 #[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
 struct Entry {
     key: FlowKey,
     epoch: u32,
     /// When it was last used, in units of 2^20 ns, wrapping.
     used: u32,
-    path: Path,
+    known: Known,
+}
+
+// Two cache lines.
+const _: () = assert!(size_of::<Entry>() == 128);
+
+impl Entry {
+    /// What no packet has as its key.
+    const FREE: Entry = Entry {
+        key: FlowKey::NONE,
+        epoch: 0,
+        used: 0,
+        known: Known {
+            path: Path {
+                vni: Vni::new(0).expect("0 has 24 bits"),
+                exit: Exit::Vap(Vlan::new(1).expect("1 is a tag")),
+                rewrite: None,
+                connections: [None; 2],
+                egress: None,
+                ingress: None,
+                dscp: None,
+                entropy: 0,
+            },
+            fresh: Fresh::NEVER,
+        },
+    };
+
+    fn is_free(&self) -> bool {
+        self.key.0[SERVICE] == 0
+    }
 }
 
 /// A good entry, to be looked at.
@@ -238,14 +294,37 @@ pub(crate) struct Cached<'c> {
 impl Cached<'_> {
     /// Whether packets come from that VAP, or go to it.
     pub(crate) fn concerns(&self, vlan: Vlan) -> bool {
-        self.key.origin() == Origin::Vap(vlan.get()) || self.path.exit == Exit::Vap(vlan)
+        self.key.origin() == Some(Origin::Vap(vlan.get())) || self.path.exit == Exit::Vap(vlan)
     }
+}
+
+/// What the cache knows of a packet's flow.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Known {
+    pub(crate) path: Path,
+    /// Up to when the flow's connections have been followed.
+    pub(crate) fresh: Fresh,
+}
+
+/// Where an entry is, until the next one is inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u32);
+
+/// Where a key's entry is if it could choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home(u32);
+
+impl Home {
+    pub(crate) const NONE: Home = Home(0);
 }
 
 /// The cache.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
-    sets: Vec<[Option<Entry>; WAYS]>,
+    /// A power of two of them; those of a set follow each other.
+    entries: Vec<Entry>,
+    /// Of the place of an entry.
     mask: usize,
     seed: u64,
 }
@@ -255,25 +334,26 @@ impl FlowCache {
     /// memory is short, and of none at all it is simply without use.
     pub(crate) fn new(entries: u32, seed: u64) -> FlowCache {
         let wanted = entries as usize / WAYS;
-        let mut count = match wanted {
+        // Slots have 32 bits.
+        let mut count = match wanted.min(1 << 28) {
             0 => 0,
             some => 1 << some.ilog2(),
         };
-        let mut sets = Vec::new();
-        while count > 0 && sets.try_reserve_exact(count).is_err() {
+        let mut entries = Vec::new();
+        while count > 0 && entries.try_reserve_exact(count * WAYS).is_err() {
             count /= 2;
         }
-        sets.resize(count, [None; WAYS]);
+        entries.resize(count * WAYS, Entry::FREE);
         FlowCache {
-            mask: count.wrapping_sub(1),
-            sets,
+            mask: entries.len().saturating_sub(1),
+            entries,
             seed,
         }
     }
 
     /// How many sets of entries there are.
     pub(crate) fn sets(&self) -> u32 {
-        u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.len() / WAYS).unwrap_or(u32::MAX)
     }
 
     /// The entries of one set that are good in this epoch.
@@ -283,54 +363,107 @@ impl FlowCache {
         epoch: u32,
         now: Nanos,
     ) -> impl Iterator<Item = Cached<'_>> {
-        let entries = self.sets.get(set as usize).into_iter().flatten().flatten();
-        let good = entries.filter(move |entry| entry.epoch == epoch);
+        let first = (set as usize).saturating_mul(WAYS);
+        let entries = self.entries.get(first..first.saturating_add(WAYS));
+        let good = entries
+            .unwrap_or_default()
+            .iter()
+            .filter(move |entry| !entry.is_free() && entry.epoch == epoch);
         good.map(move |entry| Cached {
             key: &entry.key,
-            path: &entry.path,
+            path: &entry.known.path,
             idle_ms: (u64::from(tick(now).wrapping_sub(entry.used)) << 20)
                 .div_euclid(1_000_000)
                 .min(u32::MAX.into()) as u32,
         })
     }
 
-    fn set(&mut self, key: &FlowKey) -> Option<&mut [Option<Entry>; WAYS]> {
-        let at = key.hash(self.seed) as usize & self.mask;
-        self.sets.get_mut(at)
+    /// Where a key's entry is if it could choose.
+    #[inline(always)]
+    pub(crate) fn home(&self, key: &FlowKey) -> Home {
+        // There are no more entries than 32 bits can tell apart.
+        Home((key.hash(self.seed) as usize & self.mask) as u32)
     }
 
-    /// The verdict of this epoch, if there is one.
-    pub(crate) fn find(&mut self, key: &FlowKey, epoch: u32, now: Nanos) -> Option<Path> {
-        let entry = self
-            .set(key)?
-            .iter_mut()
-            .flatten()
-            .find(|entry| entry.key == *key)?;
+    /// Has the memory fetched in which a key is looked for first.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, home: Home) {
+        if let Some(entry) = self.entries.get(home.0 as usize) {
+            nve_hint::prefetch(&entry.key);
+            nve_hint::prefetch(&entry.known);
+        }
+    }
+
+    /// The places of a set, in the order in which they are looked at.
+    #[inline]
+    fn places(home: Home) -> impl Iterator<Item = usize> {
+        (0..WAYS).map(move |step| home.0 as usize ^ step)
+    }
+
+    /// Where the entry of this epoch is, if there is one, which then counts as used.
+    #[inline(always)]
+    pub(crate) fn find(
+        &mut self,
+        home: Home,
+        key: &FlowKey,
+        epoch: u32,
+        now: Nanos,
+    ) -> Option<Slot> {
+        let mut at = home.0 as usize;
+        if !self.entries.get(at)?.key.is(key) {
+            at = self.find_elsewhere(home, key)?;
+        }
+        let entry = self.entries.get_mut(at)?;
         if entry.epoch != epoch {
             return None;
         }
         entry.used = tick(now);
-        Some(entry.path)
+        Some(Slot(at as u32))
+    }
+
+    #[inline(never)]
+    fn find_elsewhere(&self, home: Home, key: &FlowKey) -> Option<usize> {
+        FlowCache::places(home).find(|at| {
+            let entry = self.entries.get(*at);
+            entry.is_some_and(|entry| entry.key.is(key))
+        })
+    }
+
+    /// The verdict in an entry that was found.
+    #[inline(always)]
+    pub(crate) fn get(&self, at: Slot) -> Option<&Known> {
+        self.entries.get(at.0 as usize).map(|entry| &entry.known)
+    }
+
+    /// Notes up to when a flow's connections have been followed.
+    pub(crate) fn refresh(&mut self, at: Slot, fresh: Fresh) {
+        if let Some(entry) = self.entries.get_mut(at.0 as usize) {
+            entry.known.fresh = fresh;
+        }
     }
 
     /// Remembers a verdict.
     pub(crate) fn insert(&mut self, key: FlowKey, path: Path, epoch: u32, now: Nanos) {
         let now = tick(now);
-        let Some(set) = self.set(&key) else { return };
-        // The flow's own entry, or else the one of least use.
-        let worth = |entry: &Option<Entry>| match entry {
-            Some(entry) if entry.key == key => (0, 0),
-            None => (1, 0),
-            Some(entry) if entry.epoch != epoch => (2, 0),
-            Some(entry) => (3, u32::MAX - now.wrapping_sub(entry.used)),
+        // The flow's own entry, or else the one of least use, near home.
+        let worth = |entry: &Entry| match entry {
+            entry if entry.key == key => (0, 0),
+            entry if entry.is_free() => (1, 0),
+            entry if entry.epoch != epoch => (2, 0),
+            entry => (3, u32::MAX - now.wrapping_sub(entry.used)),
         };
-        if let Some(place) = set.iter_mut().min_by_key(|entry| worth(entry)) {
-            *place = Some(Entry {
+        let place = |at: &usize| self.entries.get(*at).map(worth);
+        let at = FlowCache::places(self.home(&key)).min_by_key(place);
+        if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
+            *entry = Entry {
                 key,
                 epoch,
                 used: now,
-                path,
-            });
+                known: Known {
+                    path,
+                    fresh: Fresh::NEVER,
+                },
+            };
         }
     }
 }

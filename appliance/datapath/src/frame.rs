@@ -3,6 +3,8 @@
 //! Headers are pushed and pulled by moving the frame's start, so the payload
 //! never moves. Invariant: `start <= end <= buf.len()`; no method can break it.
 
+use crate::Verdict;
+
 /// Free bytes that a received frame must have in front of it: outer Ethernet
 /// with IPv6, UDP and VXLAN need 70; rounded up to a cache line.
 pub const HEADROOM: usize = 128;
@@ -27,9 +29,21 @@ pub struct Frame<'b> {
     partial: Option<PartialChecksum>,
 }
 
+/// Where a frame is in its buffer, and what is left to do to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes in front of it.
+    pub start: usize,
+    /// Its length in bytes.
+    pub length: usize,
+    /// The checksum that is yet to be completed.
+    pub partial: Option<PartialChecksum>,
+}
+
 impl<'b> Frame<'b> {
     /// A frame of `length` bytes at `start` of `buf`; `None` if that is not
     /// inside of `buf`.
+    #[inline]
     pub fn new(buf: &'b mut [u8], start: usize, length: usize) -> Option<Self> {
         let end = start.checked_add(length)?;
         (end <= buf.len()).then_some(Frame {
@@ -41,27 +55,61 @@ impl<'b> Frame<'b> {
     }
 
     /// The same frame with a checksum yet to be completed.
+    #[inline]
     pub fn with_partial(mut self, partial: Option<PartialChecksum>) -> Self {
         self.partial = partial;
         self
     }
 
+    /// Where it is by now.
+    #[inline]
+    pub fn extent(&self) -> Extent {
+        Extent {
+            start: self.start,
+            length: self.len(),
+            partial: self.partial,
+        }
+    }
+
+    /// The same frame, borrowed for less long.
+    #[inline]
+    fn reborrow(&mut self) -> Frame<'_> {
+        Frame {
+            buf: self.buf,
+            start: self.start,
+            end: self.end,
+            partial: self.partial,
+        }
+    }
+
+    /// Moves it to where a frame in the same buffer is.
+    #[inline]
+    fn follow(&mut self, extent: &Extent) {
+        self.start = extent.start;
+        self.end = extent.start + extent.length;
+        self.partial = extent.partial;
+    }
+
     /// The checksum that is yet to be completed.
+    #[inline]
     pub fn partial(&self) -> Option<PartialChecksum> {
         self.partial
     }
 
     /// Sets or clears the checksum that is yet to be completed.
+    #[inline]
     pub fn set_partial(&mut self, partial: Option<PartialChecksum>) {
         self.partial = partial;
     }
 
     /// Bytes in front of the frame, in the buffer.
+    #[inline]
     pub fn start(&self) -> usize {
         self.start
     }
 
     /// Length in bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
@@ -72,23 +120,27 @@ impl<'b> Frame<'b> {
     }
 
     /// The frame's bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.buf.get(self.start..self.end).unwrap_or_default()
     }
 
     /// The frame's bytes, to be changed in place.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.start..self.end).unwrap_or_default()
     }
 
     /// Grows the frame by `count` bytes in front, whose content is unspecified.
     /// `None`, and no change, if the headroom is smaller.
+    #[inline]
     pub fn push_front(&mut self, count: usize) -> Option<&mut [u8]> {
         self.start = self.start.checked_sub(count)?;
         Some(self.bytes_mut())
     }
 
     /// Takes `count` bytes off the front. `None`, and no change, if it has fewer.
+    #[inline]
     pub fn pull_front(&mut self, count: usize) -> Option<()> {
         if count > self.len() {
             return None;
@@ -98,7 +150,43 @@ impl<'b> Frame<'b> {
     }
 
     /// Cuts the frame to at most `length` bytes.
+    #[inline]
     pub fn truncate(&mut self, length: usize) {
         self.end = self.end.min(self.start.saturating_add(length));
+    }
+}
+
+/// Frames that came in together.
+pub trait Burst {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A frame by its number; `None` if there is none.
+    fn frame(&mut self, at: usize) -> Option<Frame<'_>>;
+
+    /// Takes a frame back from the datapath, with what is to be done with it.
+    fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict);
+}
+
+/// As many frames as there are both frames and verdicts.
+impl Burst for (&mut [Frame<'_>], &mut [Verdict]) {
+    fn len(&self) -> usize {
+        self.0.len().min(self.1.len())
+    }
+
+    fn frame(&mut self, at: usize) -> Option<Frame<'_>> {
+        self.0.get_mut(at).map(Frame::reborrow)
+    }
+
+    fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict) {
+        if let (Some(frame), Some(room)) = (self.0.get_mut(at), self.1.get_mut(at)) {
+            frame.follow(&extent);
+            *room = verdict;
+        }
     }
 }

@@ -17,6 +17,7 @@ mod flow;
 pub mod forward;
 mod fragment;
 pub mod frame;
+mod glance;
 pub mod groups;
 pub mod icmp;
 pub mod inspect;
@@ -37,7 +38,8 @@ pub mod wire;
 mod witness;
 
 pub use counters::Counters;
-pub use frame::{Frame, HEADROOM, PartialChecksum};
+pub use flow::BYTES_PER_FLOW;
+pub use frame::{Burst, Extent, Frame, HEADROOM, PartialChecksum};
 pub use nve_protocol::DropReason;
 pub use pipeline::{Config, Datapath};
 pub use tables::{TableError, Tables};

@@ -179,9 +179,12 @@ impl Meter {
             }
             return;
         };
-        self.last = now;
-        self.bits.refill(nanos);
-        self.packets.refill(nanos);
+        // The frames of a burst have one time.
+        if nanos > 0 {
+            self.last = now;
+            self.bits.refill(nanos);
+            self.packets.refill(nanos);
+        }
     }
 }
 

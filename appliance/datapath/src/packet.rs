@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nve_protocol::{DropReason, Family, Mac};
 
 use crate::checksum;
+use crate::glance::Span;
 use crate::wire::ethernet;
 use crate::wire::{array, mac_at, u16_at};
 
@@ -141,6 +142,15 @@ impl Ip {
         match self.l4 {
             L4::Tcp { flags, .. } => flags,
             _ => 0,
+        }
+    }
+
+    /// Where it is in its frame.
+    pub(crate) fn span(&self) -> Span {
+        Span {
+            header: self.header,
+            end: self.end,
+            is_ipv4: self.source.is_ipv4(),
         }
     }
 

@@ -7,7 +7,10 @@
 //! in), and for fragments.
 
 mod admit;
+mod fast;
 mod from_tunnel;
+
+use fast::Seen;
 
 use alloc::vec::Vec;
 
@@ -16,9 +19,10 @@ use nve_protocol::{Direction, DropReason, PortId, Vap, Vlan};
 
 use crate::connections;
 use crate::counters::Counters;
-use crate::flow::{Exit, FlowCache, FlowKey, Path};
+use crate::flow::{Exit, FlowCache, Path};
 use crate::forward::{self, Forward, Receivers, Refusal};
-use crate::frame::Frame;
+use crate::frame::{Burst, Frame};
+use crate::glance::{Glance, Span};
 use crate::inspect::{Capture, DropLog, Tap, steps};
 use crate::meter::Meter;
 use crate::packet::{Headers, Ip};
@@ -29,13 +33,13 @@ use crate::security::{Admission, Security};
 use crate::tables::Tables;
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
-use crate::wire::ethernet;
+use crate::wire::{array, ethernet, put, vxlan};
 use crate::witness::{Entrance, Incoming, Live, Witness};
 use crate::{BURST, Nanos, Side, Sink, Verdict};
 use crate::{checksum, dscp, fragment, icmp, rewrite, spoof};
 
 /// Connections that are looked at for expiry with each burst, and in each tick.
-const AGED_PER_BURST: usize = 8;
+const AGED_PER_BURST: usize = 2;
 const AGED_PER_TICK: usize = 1024;
 
 /// What the datapath must know of its NICs and of its memory.
@@ -70,6 +74,8 @@ pub struct Datapath {
     pub(crate) underlay: Underlay,
     pub(crate) counters: Counters,
     pub(crate) flows: FlowCache,
+    /// Room for what is seen of a burst.
+    seen: Vec<Seen>,
     pub(crate) security: Security,
     /// The newest drops.
     pub(crate) drops: DropLog,
@@ -95,6 +101,7 @@ impl Datapath {
             underlay,
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
+            seen: alloc::vec![Seen::NOTHING; BURST],
             security: Security::new(&config.connections),
             drops: DropLog::new(),
             capture: None,
@@ -176,52 +183,70 @@ impl Datapath {
         self.drops.push(steps::unread(now, reason));
     }
 
-    /// Processes up to [`BURST`] frames that came in on `ingress`. Afterwards
-    /// `verdicts` says for each of them, in order, what to do with it; frames past
-    /// the shorter of both lists are not looked at.
+    /// Processes the first [`BURST`] frames of those that came in on `ingress`, and
+    /// gives them back with what to do with them.
     pub fn process(
         &mut self,
         now: Nanos,
         ingress: Side,
-        burst: &mut [Frame<'_>],
-        verdicts: &mut [Verdict],
+        burst: &mut impl Burst,
         sink: &mut impl Sink,
     ) {
         self.security.age(now, AGED_PER_BURST);
-        let burst = burst.iter_mut().zip(verdicts).take(BURST);
         if self.capture.is_some() {
             return self.process_captured(now, ingress, burst, sink);
         }
-        let mut witness = Live::new(sink);
-        for (frame, verdict) in burst {
-            *verdict = self.process_one(now, ingress, frame, &mut witness);
+        let mut seen = core::mem::take(&mut self.seen);
+        for (at, seen) in seen.iter_mut().enumerate().take(burst.len()) {
+            if let Some(frame) = burst.frame(at) {
+                self.look(ingress, &frame, seen);
+            }
         }
+        let mut witness = Live::new(sink);
+        for (at, seen) in seen.iter().enumerate().take(burst.len()) {
+            let Some(mut frame) = burst.frame(at) else {
+                continue;
+            };
+            let verdict = self.process_seen(now, ingress, &mut frame, seen, &mut witness);
+            let extent = frame.extent();
+            burst.give_back(at, extent, verdict);
+        }
+        self.seen = seen;
     }
 
     /// The same, with copies of what passes the captured VAP.
     #[cold]
-    fn process_captured<'a, 'b: 'a>(
+    fn process_captured(
         &mut self,
         now: Nanos,
         ingress: Side,
-        burst: impl Iterator<Item = (&'a mut Frame<'b>, &'a mut Verdict)>,
+        burst: &mut impl Burst,
         sink: &mut impl Sink,
     ) {
         let mut capture = self.capture.take();
-        for (frame, verdict) in burst {
+        for at in 0..burst.len().min(BURST) {
+            let Some(mut frame) = burst.frame(at) else {
+                continue;
+            };
             let mut tap = Tap::new(sink, capture.as_mut(), now);
             if ingress == Side::Trunk {
                 tap.copy(Direction::Egress, &[frame.bytes()]);
             }
-            *verdict = self.process_one(now, ingress, frame, &mut Live::new(&mut tap));
-            if *verdict == Verdict::Send(Side::Trunk) {
+            let mut seen = Seen::NOTHING;
+            self.look(ingress, &frame, &mut seen);
+            let mut witness = Live::new(&mut tap);
+            let verdict = self.process_seen(now, ingress, &mut frame, &seen, &mut witness);
+            if verdict == Verdict::Send(Side::Trunk) {
                 tap.copy(Direction::Ingress, &[frame.bytes()]);
             }
+            let extent = frame.extent();
+            burst.give_back(at, extent, verdict);
         }
         self.capture = capture;
     }
 
-    #[inline]
+    /// Every stage, for the first packet of a flow and for all that has none.
+    #[inline(never)]
     pub(crate) fn process_one(
         &mut self,
         now: Nanos,
@@ -269,33 +294,10 @@ impl Datapath {
         Ok(outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness)))
     }
 
-    #[inline]
     fn forward_from_vap(
         &mut self,
         incoming: &Incoming<'_>,
         vap: &Vap,
-        frame: &mut Frame<'_>,
-        witness: &mut impl Witness,
-    ) -> Result<Verdict, DropReason> {
-        let (now, headers) = (incoming.now, incoming.headers);
-        let key = FlowKey::of_vap(vap.vlan, headers);
-        if let Some(key) = &key
-            && !witness.is_tracing()
-            && let Some(path) = self.flows.find(key, self.epoch, now)
-            && path.takes(headers, frame.bytes())
-            && self.touch(&path, headers, now)
-        {
-            return self.follow_from_trunk(incoming, vap, &path, frame, witness);
-        }
-        self.first_from_trunk(incoming, vap, key, frame, witness)
-    }
-
-    /// Every stage, for the first packet of a flow and for all that has none.
-    fn first_from_trunk(
-        &mut self,
-        incoming: &Incoming<'_>,
-        vap: &Vap,
-        key: Option<FlowKey>,
         frame: &mut Frame<'_>,
         witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
@@ -335,16 +337,19 @@ impl Datapath {
             egress: self.tables.meter(vap.vlan, Direction::Egress),
             ingress: self.ingress_meter(exit),
             dscp: self.tables.qos(vap.vlan).and_then(|qos| qos.dscp),
+            entropy: entropy(exit, &forward, frame.bytes()),
         };
-        if let Some(key) = key
-            && sent.lasting
+        if sent.lasting
             && got.lasting
             && !witness.is_tracing()
             && !respond::is_dhcp(headers)
+            && let Some(glance) = Glance::of_vap(frame.bytes())
         {
-            self.flows.insert(key, path, self.epoch, incoming.now);
+            self.flows
+                .insert(glance.key, path, self.epoch, incoming.now);
         }
-        self.follow_from_trunk(incoming, vap, &path, frame, witness)
+        let span = headers.ip.as_ref().map(Ip::span);
+        self.follow_from_trunk(incoming.now, span, &path, frame, witness)
     }
 
     /// Answers what the NVE answers by itself; whether the frame is done with.
@@ -442,52 +447,82 @@ impl Datapath {
         }
     }
 
-    /// Does with a tagged frame what its flow's verdict says.
+    /// Does with a tagged frame what its flow's verdict says; `ip` is its packet, if it
+    /// has one. All that can fail comes first: after an error the frame is what it was.
+    #[inline]
     fn follow_from_trunk(
         &mut self,
-        incoming: &Incoming<'_>,
-        vap: &Vap,
+        now: Nanos,
+        ip: Option<Span>,
         path: &Path,
         frame: &mut Frame<'_>,
         witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
-        let headers = incoming.headers;
-        let mut mtu = None;
-        if let (Some((_, limit)), Some(ip)) = (&path.rewrite, &headers.ip)
-            && forward::is_too_big(ip, *limit)
+        if let (Some((_, mtu)), Some(ip)) = (&path.rewrite, ip)
+            && ip.end - ip.header > usize::from(*mtu)
         {
-            if !fragment::is_allowed(frame.bytes(), ip) {
-                let error = icmp::Error::TooBig { mtu: *limit };
+            return self.follow_too_big(now, path, *mtu, frame, witness);
+        }
+        let length = frame.len() - ethernet::TAG;
+        self.admit_rate(now, path.egress, length, witness)?;
+        self.admit_rate(now, path.ingress, length, witness)?;
+        match path.exit {
+            Exit::Vap(vlan) => {
+                self.check_trunk_mtu(length)?;
+                if !self.config.trunk_checksum {
+                    checksum::complete(frame)?;
+                }
+                change(ip, path, frame, witness);
+                trunk::retag(frame, vlan);
+                Ok(Verdict::Send(Side::Trunk))
+            }
+            Exit::Tunnel(vtep) => {
+                let tunnel = self.underlay.tunnel(vtep)?;
+                if !tunnel.fits(length, self.config.uplink.mtu) {
+                    return Err(DropReason::TooBig);
+                }
+                checksum::complete(frame)?;
+                change(ip, path, frame, witness);
+                trunk::untag(frame)?;
+                let label = vxlan::Label {
+                    vni: path.vni,
+                    entropy: path.entropy,
+                    dscp: path.dscp.unwrap_or(0),
+                };
+                let front = frame.push_front(tunnel.length());
+                front
+                    .and_then(|bytes| tunnel.put(bytes, &label))
+                    .ok_or(DropReason::NoBuffer)?;
+                Ok(Verdict::Send(Side::Uplink))
+            }
+        }
+    }
+
+    /// Splits a packet that is larger than `mtu`, the most that the network takes which
+    /// it is routed to, or tells its sender.
+    fn split_or_refuse(
+        &mut self,
+        incoming: &Incoming<'_>,
+        vap: &Vap,
+        path: &Path,
+        mtu: u16,
+        frame: &mut Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Result<Verdict, DropReason> {
+        let ip = match &incoming.headers.ip {
+            Some(ip) if fragment::is_allowed(frame.bytes(), ip) => ip,
+            _ => {
+                let error = icmp::Error::TooBig { mtu };
                 self.explain(incoming, vap, error, frame, witness);
                 return Err(DropReason::TooBig);
             }
-            mtu = Some(*limit);
-        }
+        };
         let length = frame.len() - ethernet::TAG;
         self.admit_rate(incoming.now, path.egress, length, witness)?;
         self.admit_rate(incoming.now, path.ingress, length, witness)?;
-        if let Some(ip) = &headers.ip {
-            if let Some(mark) = path.dscp {
-                dscp::mark(frame.bytes_mut(), ip.header, mark);
-                witness.note(|| Step::Mark { dscp: mark });
-            }
-            if let Some((addresses, _)) = &path.rewrite {
-                rewrite::route(frame, ip, addresses);
-                witness.note(|| steps::rewrite(addresses));
-            }
-            if let Some(mtu) = mtu {
-                witness.note(|| Step::Fragment { mtu });
-                return self.send_in_pieces(incoming, path, ip, mtu, frame, witness);
-            }
-        }
-        match path.exit {
-            Exit::Vap(vlan) => self.switch(frame, vlan),
-            Exit::Tunnel(vtep) => {
-                checksum::complete(frame)?;
-                trunk::untag(frame)?;
-                self.encapsulate(frame, path.vni, vtep, path.dscp)
-            }
-        }
+        change(Some(ip.span()), path, frame, witness);
+        witness.note(|| Step::Fragment { mtu });
+        self.send_in_pieces(incoming, path, ip, mtu, frame, witness)
     }
 
     /// Sends a tagged frame's IPv4 packet in fragments.
@@ -562,7 +597,7 @@ impl Datapath {
                 witness.note(|| Step::Mark { dscp: mark });
             }
             if let Some(routed) = &forward.routed {
-                rewrite::route(frame, ip, &routed.rewrite);
+                rewrite::route(frame, ip.span(), &routed.rewrite);
                 witness.note(|| steps::rewrite(&routed.rewrite));
             }
         }
@@ -609,6 +644,36 @@ impl Datapath {
         }
         last
     }
+}
+
+/// Marks a packet, and does a router's work on it.
+#[inline]
+fn change(ip: Option<Span>, path: &Path, frame: &mut Frame<'_>, witness: &mut impl Witness) {
+    let Some(ip) = ip else { return };
+    if let Some(mark) = path.dscp {
+        dscp::mark(frame.bytes_mut(), ip.header, mark);
+        witness.note(|| Step::Mark { dscp: mark });
+    }
+    if let Some((addresses, _)) = &path.rewrite {
+        rewrite::route(frame, ip, addresses);
+        witness.note(|| steps::rewrite(addresses));
+    }
+}
+
+/// What spreads the packets of a tagged frame's flow over the source ports of outer
+/// headers: a hash over the frame as it enters the tunnel.
+fn entropy(exit: Exit, forward: &Forward, frame: &[u8]) -> u32 {
+    if !matches!(exit, Exit::Tunnel(_)) {
+        return 0;
+    }
+    let mut addresses: [u8; ethernet::ADDRESSES] = array(frame, 0).unwrap_or_default();
+    if let Some(routed) = &forward.routed {
+        let to = &routed.rewrite;
+        put(&mut addresses, 0, &to.destination.0);
+        put(&mut addresses, 6, &to.source.0);
+    }
+    let rest = frame.get(ethernet::ADDRESSES + ethernet::TAG..);
+    trunk::entropy(&addresses, rest.unwrap_or_default())
 }
 
 /// Counts a request that the NVE answers itself.

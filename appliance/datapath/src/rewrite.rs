@@ -1,11 +1,9 @@
 //! What a router changes in a packet, in place.
 
-use core::net::IpAddr;
-
 use crate::checksum;
 use crate::forward::Rewrite;
 use crate::frame::Frame;
-use crate::packet::Ip;
+use crate::glance::Span;
 use crate::wire::{put, u16_at};
 
 const TTL: usize = 8;
@@ -14,17 +12,15 @@ const HOP_LIMIT: usize = 7;
 
 /// Gives the frame its new addresses and takes one off its hop limit, which the
 /// caller has seen to be above one.
-pub(crate) fn route(frame: &mut Frame<'_>, ip: &Ip, rewrite: &Rewrite) {
+#[inline]
+pub(crate) fn route(frame: &mut Frame<'_>, ip: Span, rewrite: &Rewrite) {
     let bytes = frame.bytes_mut();
     put(bytes, 0, &rewrite.destination.0);
     put(bytes, 6, &rewrite.source.0);
-    match ip.source {
-        IpAddr::V4(_) => decrement_ttl(bytes, ip.header),
-        IpAddr::V6(_) => {
-            if let Some(limit) = bytes.get_mut(ip.header + HOP_LIMIT) {
-                *limit = limit.saturating_sub(1);
-            }
-        }
+    if ip.is_ipv4 {
+        decrement_ttl(bytes, ip.header);
+    } else if let Some(limit) = bytes.get_mut(ip.header + HOP_LIMIT) {
+        *limit = limit.saturating_sub(1);
     }
 }
 
@@ -75,7 +71,7 @@ mod tests {
                 let ip = Headers::parse(&bytes).unwrap().ip.unwrap();
                 let length = bytes.len();
                 let mut frame = Frame::new(&mut bytes, 0, length).unwrap();
-                route(&mut frame, &ip, &REWRITE);
+                route(&mut frame, ip.span(), &REWRITE);
                 assert_eq!(
                     bytes,
                     build(REWRITE.source.0, REWRITE.destination.0, ttl - 1)

@@ -5,8 +5,7 @@ use nve_protocol::{DropReason, Vap, Vlan};
 use crate::frame::Frame;
 use crate::packet::Headers;
 use crate::tables::Tables;
-use crate::wire::ethernet::{self, Header};
-use crate::wire::put;
+use crate::wire::{ethernet, put, u16_at};
 
 /// Bytes of the headers in front of what a VM sent.
 pub(crate) const TAGGED_HEADER: usize = ethernet::HEADER + ethernet::TAG;
@@ -76,8 +75,9 @@ pub(crate) fn tag_bytes(vlan: Vlan) -> [u8; ethernet::TAG] {
 }
 
 /// Spreads the flows between two VTEPs over UDP source ports (RFC 7348, section
-/// 5): a hash over the inner addresses and ports.
-pub(crate) fn entropy(inner: &[u8]) -> u32 {
+/// 5): a hash over the inner frame's MAC addresses, and the IP addresses and ports of
+/// the `rest` behind them, which begins with the EtherType.
+pub(crate) fn entropy(addresses: &[u8], rest: &[u8]) -> u32 {
     let mut hash = 0x9e37_79b9_u32;
     let mut mix = |bytes: &[u8]| {
         for word in bytes.chunks_exact(4) {
@@ -87,20 +87,19 @@ pub(crate) fn entropy(inner: &[u8]) -> u32 {
             }
         }
     };
-    mix(inner.get(..ethernet::ADDRESSES).unwrap_or_default());
-    match Header::parse(inner).map(|header| header.ethertype) {
+    mix(addresses);
+    let packet = rest.get(2..).unwrap_or_default();
+    match u16_at(rest, 0) {
         Some(ethernet::IPV4) => {
-            let packet = inner.get(ethernet::HEADER..).unwrap_or_default();
             mix(packet.get(12..20).unwrap_or_default());
             let header = usize::from(packet.first().copied().unwrap_or_default() & 0x0f) * 4;
             let protocol = packet.get(9).copied().unwrap_or_default();
-            let whole = crate::wire::u16_at(packet, 6).is_some_and(|flags| flags & 0x3fff == 0);
+            let whole = u16_at(packet, 6).is_some_and(|flags| flags & 0x3fff == 0);
             if whole && matches!(protocol, 6 | 17 | 132) {
                 mix(packet.get(header..header + 4).unwrap_or_default());
             }
         }
         Some(ethernet::IPV6) => {
-            let packet = inner.get(ethernet::HEADER..).unwrap_or_default();
             mix(packet.get(8..40).unwrap_or_default());
             if matches!(packet.get(6), Some(6 | 17 | 132)) {
                 mix(packet.get(40..44).unwrap_or_default());

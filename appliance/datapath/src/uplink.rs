@@ -4,9 +4,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Mac, Vni};
 
-use crate::checksum::Sum;
+use crate::checksum::{self, Sum};
+use crate::flow::Peer;
 use crate::forward::Receivers;
 use crate::frame::Frame;
+use crate::glance::Glance;
 use crate::packet::{Headers, protocol};
 use crate::tables::{Tables, VtepIndex};
 use crate::underlay::{Claim, Uplink};
@@ -124,6 +126,76 @@ pub(crate) fn sender(tables: &Tables, vni: Vni, source: IpAddr) -> Result<VtepIn
     Ok(vtep)
 }
 
+/// A VTEP as keys of flows have it; `None` for one that is gone.
+pub(crate) fn peer(tables: &Tables, vtep: VtepIndex) -> Option<Peer> {
+    Some(match tables.vtep(vtep)? {
+        IpAddr::V4(address) => Peer::Address(address),
+        IpAddr::V6(_) => Peer::Slot(u16::try_from(vtep.get()).ok()?),
+    })
+}
+
+/// What the fast path reads of a tunnelled frame.
+pub(crate) struct Tunnelled {
+    /// Of the inner frame.
+    pub(crate) glance: Glance,
+    /// Bytes in front of the inner frame.
+    pub(crate) inner: usize,
+    /// Where that ends.
+    pub(crate) end: usize,
+}
+
+/// Looks at a frame with outer headers; `None` if anything is out of the ordinary.
+#[inline]
+pub(crate) fn glance(uplink: &Uplink, tables: &Tables, frame: &[u8]) -> Option<Tunnelled> {
+    let (vni, peer, inner, end) = match uplink.address {
+        IpAddr::V4(own) => plain_v4(uplink.mac, own, frame)?,
+        IpAddr::V6(_) => match classify(uplink, frame).ok()? {
+            Arrival::Tunnelled {
+                vni,
+                source,
+                inner,
+                end,
+            } => (vni, peer(tables, tables.vtep_index(source)?)?, inner, end),
+            _ => return None,
+        },
+    };
+    let glance = Glance::of_tunnel(vni, peer, frame.get(inner..end)?)?;
+    Some(Tunnelled { glance, inner, end })
+}
+
+/// Network, VTEP and place of the inner frame behind outer headers over IPv4 without
+/// options and UDP checksum, verified as [`classify`] does; `None` for all others.
+#[inline]
+fn plain_v4(mac: Mac, own: Ipv4Addr, frame: &[u8]) -> Option<(Vni, Peer, usize, usize)> {
+    const IP: usize = ethernet::HEADER;
+    const UDP: usize = IP + ipv4::HEADER;
+    const VXLAN: usize = UDP + udp::HEADER;
+    const FRAGMENT: u16 = 0x3fff;
+
+    let outer = frame.first_chunk::<{ vxlan::OUTER_V4 }>()?;
+    let half = |at: usize| u16::from_be_bytes([outer[at], outer[at + 1]]);
+    let word = |at: usize| u32::from_be_bytes(core::array::from_fn(|i| outer[at + i]));
+    let addressed = outer.starts_with(&mac.0)
+        && half(IP - 2) == ethernet::IPV4
+        && outer[IP] == 0x45
+        && half(IP + 6) & FRAGMENT == 0
+        && outer[IP + 9] == protocol::UDP
+        && word(IP + 16) == own.to_bits()
+        && half(UDP + 2) == vxlan::PORT
+        && half(UDP + 6) == 0;
+    let (total, length) = (usize::from(half(IP + 2)), usize::from(half(UDP + 4)));
+    let fits = udp::HEADER + vxlan::HEADER <= length
+        && ipv4::HEADER + length <= total
+        && IP + total <= frame.len();
+    let header = outer.get(IP..)?.first_chunk()?;
+    if !addressed || !fits || !checksum::is_intact(header) {
+        return None;
+    }
+    let vni = vxlan::parse(outer.get(VXLAN..)?).ok()?;
+    let source = Ipv4Addr::from_bits(word(IP + 12));
+    Some((vni, Peer::Address(source), vxlan::OUTER_V4, UDP + length))
+}
+
 /// Refuses inner frames that no VTEP may send (RFC 7348, section 6.1).
 pub(crate) fn check(headers: &Headers) -> Result<(), DropReason> {
     let tagged = headers.network != ethernet::HEADER;
@@ -154,4 +226,78 @@ pub(crate) fn decapsulate(
 ) -> Result<(), DropReason> {
     frame.truncate(end);
     frame.pull_front(inner).ok_or(DropReason::Truncated)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use etherparse::PacketBuilder;
+    use nve_protocol::TableSizes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OWN: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+    fn uplink() -> Uplink {
+        Uplink {
+            mac: OWN,
+            address: [192, 0, 2, 1].into(),
+            prefix: 24,
+            gateway: None,
+            mtu: 1600,
+        }
+    }
+
+    fn tunnelled_frame() -> Vec<u8> {
+        let mut inner = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1, 2)
+            .write(&mut inner, &[7; 20])
+            .unwrap();
+        let vxlan = [&[8, 0, 0, 0, 0, 0x13, 0x89, 0][..], &inner].concat();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 3], OWN.0)
+            .ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64)
+            .udp(50_000, vxlan::PORT)
+            .write(&mut frame, &vxlan)
+            .unwrap();
+        frame[40..42].fill(0);
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn a_glance_is_stricter_than_classification(
+            damage in proptest::collection::vec((0usize..64, any::<u8>()), 0..3),
+            cut in 0usize..30,
+            padding in 0usize..3,
+        ) {
+            let mut frame = tunnelled_frame();
+            for (at, byte) in &damage {
+                frame[*at] = *byte;
+            }
+            frame.truncate(frame.len() - cut);
+            frame.resize(frame.len() + padding, 0);
+            let tables = Tables::new(TableSizes::uniform(1));
+            let seen = glance(&uplink(), &tables, &frame);
+            if damage.is_empty() && cut == 0 {
+                prop_assert!(seen.is_some());
+            }
+            if let Some(seen) = seen {
+                let Ok(Arrival::Tunnelled { vni, source, inner, end }) = classify(&uplink(), &frame)
+                else {
+                    panic!("not tunnelled");
+                };
+                prop_assert_eq!((seen.inner, seen.end), (inner, end));
+                let IpAddr::V4(source) = source else { panic!("not IPv4") };
+                let origin = seen.glance.key.origin();
+                let peer = Peer::Address(source);
+                prop_assert_eq!(origin, Some(crate::flow::Origin::Tunnel(vni, peer)));
+            }
+        }
+    }
 }

@@ -237,7 +237,7 @@ fn process(datapath: &mut Datapath, now: Nanos, side: Side, bytes: &[u8]) -> Ver
     let frame = Frame::new(&mut buffer, HEADROOM, bytes.len()).expect("within the buffer");
     let (mut burst, mut verdicts) = ([frame], [Verdict::Done]);
     let mut sink = Checker { from: side };
-    datapath.process(now, side, &mut burst, &mut verdicts, &mut sink);
+    datapath.process(now, side, &mut (&mut burst[..], &mut verdicts[..]), &mut sink);
     let ([frame], [verdict]) = (burst, verdicts);
     if let Verdict::Send(side) = verdict {
         sink.check(side, frame.len(), frame.bytes());

@@ -14,6 +14,7 @@
 //! at least once in 9 years.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU32;
 
 use alloc::vec::Vec;
 use nve_protocol::{Direction, DropReason, RuleId, Vlan};
@@ -30,7 +31,7 @@ mod tests;
 
 pub(crate) use fragments::{FirstFragment, Fragments, Piece};
 use hash::Secrets;
-pub use state::{ACK, FIN, RST, SYN, State, Timeouts};
+pub use state::{ACK, CHANGES, FIN, RST, SYN, State, Timeouts};
 
 /// Bytes of memory that one connection takes.
 pub const BYTES_PER_CONNECTION: usize =
@@ -170,8 +171,37 @@ struct Cold {
 /// One connection, as long as it is the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handle {
-    slot: u32,
+    /// The slot plus one, so that an optional handle takes no more room.
+    slot: NonZeroU32,
     generation: u32,
+}
+
+impl Handle {
+    fn new(slot: u32, generation: u32) -> Option<Handle> {
+        let slot = NonZeroU32::new(slot.wrapping_add(1))?;
+        Some(Handle { slot, generation })
+    }
+
+    #[inline]
+    fn slot(self) -> u32 {
+        self.slot.get() - 1
+    }
+}
+
+/// A time at which packets were followed, to the tick, and how many connections had
+/// been taken out early by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fresh {
+    tick: u32,
+    evictions: u32,
+}
+
+impl Fresh {
+    /// No time at all.
+    pub(crate) const NEVER: Fresh = Fresh {
+        tick: u32::MAX,
+        evictions: u32::MAX,
+    };
 }
 
 /// The handle's connection is no more, or rules must be asked again: the packet
@@ -256,6 +286,8 @@ pub(crate) struct Connections {
     rival: u32,
     /// Where ageing goes on.
     cursor: usize,
+    /// How many were removed that had not expired, wrapping; never the largest number.
+    evictions: u32,
     /// Ticks that a connection may be idle, by state.
     limits: [u32; State::COUNT],
     secrets: Secrets,
@@ -267,7 +299,7 @@ impl Connections {
         let mut shares = Vec::new();
         let slots = usize::from(Vlan::MAX) + 1;
         let mut capacity = match shares.try_reserve_exact(slots) {
-            Ok(()) => (config.connections as usize).min(NONE as usize),
+            Ok(()) => (config.connections as usize).min(NONE as usize - 1),
             Err(_) => 0,
         };
         let (mut entries, mut cold, mut buckets) = (Vec::new(), Vec::new(), Vec::new());
@@ -304,6 +336,7 @@ impl Connections {
             greediest: 0,
             rival: 0,
             cursor: 0,
+            evictions: 0,
             limits,
             secrets: Secrets::new(config.seed),
         }
@@ -348,13 +381,12 @@ impl Connections {
 
     /// The slot of a handle that is still good.
     pub(crate) fn slot(&self, handle: Handle) -> Option<u32> {
-        let entry = self.entry(handle.slot)?;
-        (entry.generation == handle.generation).then_some(handle.slot)
+        let entry = self.entry(handle.slot())?;
+        (entry.generation == handle.generation).then_some(handle.slot())
     }
 
     pub(crate) fn handle(&self, slot: u32) -> Option<Handle> {
-        let generation = self.entry(slot)?.generation;
-        Some(Handle { slot, generation })
+        Handle::new(slot, self.entry(slot)?.generation)
     }
 
     pub(crate) fn is_expired(&self, entry: &Entry, now: Nanos) -> bool {
@@ -368,8 +400,24 @@ impl Connections {
         self.secrets.hash(key.words()) as usize & mask
     }
 
+    /// What packets that are followed now are [fresh](Fresh) by.
+    #[inline]
+    pub(crate) fn freshness(&self, now: Nanos) -> Fresh {
+        Fresh {
+            tick: tick(now),
+            evictions: self.evictions,
+        }
+    }
+
     /// Follows a packet of a connection that was admitted in this epoch. `flags`
-    /// are those of TCP, 0 for all else.
+    /// are those of TCP, 0 for all else. Returns whether it is settled: until
+    /// [`freshness`](Self::freshness) is another, packets without one of the flags in
+    /// [`CHANGES`] need not be followed, since they would change nothing.
+    ///
+    /// Why: such a packet changes no state but one that is not settled, and its tick is
+    /// the one that was noted. What another packet may do meanwhile ends in a settled
+    /// state, or takes the connection out (a SYN that begins another on the same ports),
+    /// which makes freshness another.
     #[inline]
     pub(crate) fn touch(
         &mut self,
@@ -378,8 +426,8 @@ impl Connections {
         flags: u8,
         now: Nanos,
         epoch: u32,
-    ) -> Result<(), Stale> {
-        let entry = self.entries.get_mut(handle.slot as usize).ok_or(Stale)?;
+    ) -> Result<bool, Stale> {
+        let entry = self.entries.get_mut(handle.slot() as usize).ok_or(Stale)?;
         let limit = self.limits.get(entry.state as usize).ok_or(Stale)?;
         let now = tick(now);
         if entry.generation != handle.generation
@@ -390,7 +438,7 @@ impl Connections {
             return Err(Stale);
         }
         entry.follow(direction, flags, now);
-        Ok(())
+        Ok(entry.state.is_settled())
     }
 
     /// Follows a packet of a connection.
@@ -468,7 +516,7 @@ impl Connections {
         self.link(slot, key.vlan());
         self.count += 1;
         self.grow(key.vlan());
-        Ok(Handle { slot, generation })
+        Handle::new(slot, generation).ok_or(DropReason::ConnectionLimit)
     }
 
     /// A free slot.
@@ -495,6 +543,16 @@ impl Connections {
             newer: NONE,
         });
         Some(slot)
+    }
+
+    /// Removes a connection that need not have expired: flows that lately followed it are
+    /// to do so again.
+    pub(crate) fn evict(&mut self, slot: u32) {
+        self.remove(slot);
+        self.evictions = match self.evictions.wrapping_add(1) {
+            u32::MAX => 0,
+            count => count,
+        };
     }
 
     /// Removes a connection. Handles to it fail.
@@ -595,12 +653,12 @@ impl Connections {
             (connection.local_port, connection.remote_port),
         );
         if let Some(slot) = self.find(&key) {
-            self.remove(slot);
+            self.evict(slot);
         }
         let (opener, state, rule) = (connection.opener, connection.state, connection.rule);
         let stale = epoch.wrapping_sub(1);
         let handle = self.insert(key, opener, state, rule, now, stale)?;
-        if let Some(entry) = self.entries.get_mut(handle.slot as usize) {
+        if let Some(entry) = self.entries.get_mut(handle.slot() as usize) {
             entry.seen = tick(now).wrapping_sub(tick(connection.idle));
         }
         Ok(())

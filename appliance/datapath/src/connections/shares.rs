@@ -79,7 +79,7 @@ impl Connections {
         if found > worth {
             return None;
         }
-        self.remove(slot);
+        self.evict(slot);
         Some(())
     }
 

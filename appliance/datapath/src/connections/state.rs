@@ -16,6 +16,8 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// ACK.
 pub const ACK: u8 = 0x10;
+/// Flags that may change the state of a settled connection.
+pub const CHANGES: u8 = SYN | FIN | RST;
 
 /// Declares [`State`] and [`Timeouts`] with what is kept for how long.
 macro_rules! states {
@@ -168,6 +170,15 @@ impl State {
         }
     }
 
+    /// Whether no packet without one of [`CHANGES`] changes it, and none with them leads
+    /// to a state in which one would.
+    pub(crate) fn is_settled(self) -> bool {
+        !matches!(
+            self,
+            State::SynSent | State::SynReceived | State::PickedUp | State::Unanswered
+        )
+    }
+
     fn after_fin(self, opener: bool) -> State {
         match (self, opener) {
             (State::OpenerClosed, false) | (State::AnswererClosed, true) => State::Closed,
@@ -279,6 +290,22 @@ mod tests {
         for flags in 0..=u8::MAX {
             let opens = State::opening(protocol::TCP, flags).is_some();
             assert_eq!(opens, matches!(flags & 0x17, SYN | ACK), "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn settled_states_stay_settled() {
+        for state in State::ALL.iter().filter(|state| state.is_settled()) {
+            for flags in 0..=u8::MAX {
+                for opener in [false, true] {
+                    let next = state.after(opener, flags);
+                    assert!(next.is_settled(), "{state:?} {flags:#x}");
+                    assert!(
+                        flags & CHANGES != 0 || next == *state,
+                        "{state:?} {flags:#x}"
+                    );
+                }
+            }
         }
     }
 

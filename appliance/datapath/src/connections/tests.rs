@@ -252,21 +252,18 @@ fn touch_follows_and_tells_when_to_look_again() {
     let state = |table: &Connections| table.entry(table.slot(handle).unwrap()).unwrap().state;
     assert_eq!(
         table.touch(handle, Direction::Ingress, SYN | ACK, now, 1),
-        Ok(())
+        Ok(false)
     );
-    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(()));
+    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(true));
     assert_eq!(state(&table), State::Established);
     assert_eq!(table.touch(handle, OUT, ACK, now, 2), Err(Stale));
     now.0 += seconds(400_000).0;
-    assert_eq!(table.touch(handle, OUT, FIN | ACK, now, 1), Ok(()));
+    assert_eq!(table.touch(handle, OUT, FIN | ACK, now, 1), Ok(true));
     now.0 += seconds(119).0;
-    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(()));
+    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(true));
     now.0 += seconds(121).0;
     assert_eq!(table.touch(handle, OUT, ACK, now, 1), Err(Stale));
-    let beyond = Handle {
-        slot: 7,
-        generation: 0,
-    };
+    let beyond = Handle::new(7, 0).unwrap();
     assert_eq!(table.touch(beyond, OUT, ACK, now, 1), Err(Stale));
 }
 

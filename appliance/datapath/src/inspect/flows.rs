@@ -5,7 +5,7 @@ use nve_protocol::inspect::{Done, Flow, Part, Tracked, Tunnel, Via};
 
 use super::{Parts, steps};
 use crate::connections::Handle;
-use crate::flow::{Cached, Exit, Origin};
+use crate::flow::{Cached, Exit, Origin, Peer};
 use crate::tables::Tables;
 use crate::{Datapath, Nanos};
 
@@ -50,10 +50,13 @@ impl Datapath {
         let path = cached.path;
         let [sender, receiver] = path.connections;
         Some(Flow {
-            from: match cached.key.origin() {
+            from: match cached.key.origin()? {
                 Origin::Vap(vlan) => steps::via_vap(self.tables.vap(vlan)?),
-                Origin::Tunnel(vni, slot) => {
-                    let vtep = self.tables.vteps().nth(slot)??;
+                Origin::Tunnel(vni, peer) => {
+                    let vtep = match peer {
+                        Peer::Address(address) => address.into(),
+                        Peer::Slot(slot) => self.tables.vteps().nth(slot.into())??,
+                    };
                     Via::Tunnel(Tunnel { vni, vtep })
                 }
             },

@@ -4,10 +4,10 @@ use nve_protocol::inspect::{Admitted, Dropped, Step};
 use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
 
 use super::{Datapath, UNCHECKED};
-use crate::flow::{Exit, Path};
+use crate::flow::Exit;
 use crate::frame::Frame;
 use crate::inspect::steps;
-use crate::packet::{Headers, Ip};
+use crate::packet::Headers;
 use crate::security::{Admission, Packet};
 use crate::tables::{MeterIndex, VtepIndex};
 use crate::trunk;
@@ -43,7 +43,7 @@ impl Datapath {
         let label = vxlan::Label {
             vni,
             // Pieces of a packet share the way of its first part: its addresses.
-            entropy: trunk::entropy(parts.first().copied().unwrap_or_default()),
+            entropy: inner_entropy(parts.first().copied().unwrap_or_default()),
             dscp: mark.unwrap_or(0),
         };
         let outer = tunnel.emit(parts, &label, self.config.uplink.mtu);
@@ -210,21 +210,6 @@ impl Datapath {
         self.check_trunk_mtu(length)
     }
 
-    /// Follows the connections of a known flow; false if it must be decided anew.
-    pub(super) fn touch(&mut self, path: &Path, headers: &Headers, now: Nanos) -> bool {
-        let flags = headers.ip.as_ref().map_or(0, Ip::tcp_flags);
-        let directions = [Direction::Egress, Direction::Ingress];
-        let mut both = path.connections.iter().zip(directions);
-        both.all(|(handle, direction)| {
-            handle.is_none_or(|handle| {
-                let touched = self
-                    .security
-                    .touch(handle, direction, flags, now, self.epoch);
-                touched.is_ok()
-            })
-        })
-    }
-
     /// Counts the drop of a copy; false if it was one.
     pub(super) fn count(
         &mut self,
@@ -274,4 +259,11 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// See [`trunk::entropy`].
+fn inner_entropy(inner: &[u8]) -> u32 {
+    let split = inner.split_at_checked(ethernet::ADDRESSES);
+    let (addresses, rest) = split.unwrap_or_default();
+    trunk::entropy(addresses, rest)
 }

@@ -5,9 +5,10 @@ use nve_protocol::{DropReason, Vlan, Vni};
 
 use super::Datapath;
 use crate::checksum;
-use crate::flow::{Exit, FlowKey, Path};
+use crate::flow::{Exit, Path};
 use crate::forward::{Forward, Receivers};
 use crate::frame::Frame;
+use crate::glance::Glance;
 use crate::inspect::steps;
 use crate::packet::Headers;
 use crate::replicate;
@@ -71,7 +72,6 @@ impl Datapath {
         outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness))
     }
 
-    #[inline]
     fn forward_from_tunnel(
         &mut self,
         incoming: &Incoming<'_>,
@@ -82,16 +82,6 @@ impl Datapath {
     ) -> Result<Verdict, DropReason> {
         let (now, headers) = (incoming.now, incoming.headers);
         uplink::check(headers)?;
-        let key = FlowKey::of_tunnel(vni, vtep, headers);
-        if let Some(key) = &key
-            && !witness.is_tracing()
-            && let Some(path) = self.flows.find(key, self.epoch, now)
-            && self.touch(&path, headers, now)
-            && let Exit::Vap(vlan) = path.exit
-        {
-            self.admit_rate(now, path.ingress, frame.len(), witness)?;
-            return self.deliver(frame, vlan);
-        }
         let receivers = uplink::resolve(&self.tables, vni, headers.destination);
         let forward = Forward {
             vni,
@@ -113,19 +103,22 @@ impl Datapath {
             egress: None,
             ingress: self.ingress_meter(exit),
             dscp: None,
+            entropy: 0,
         };
-        if let Some(key) = key
-            && got.lasting
+        if got.lasting
             && !witness.is_tracing()
+            && let Some(peer) = uplink::peer(&self.tables, vtep)
+            && let Some(glance) = Glance::of_tunnel(vni, peer, frame.bytes())
         {
-            self.flows.insert(key, path, self.epoch, now);
+            self.flows.insert(glance.key, path, self.epoch, now);
         }
         self.admit_rate(now, path.ingress, frame.len(), witness)?;
         self.deliver(frame, vlan)
     }
 
     /// Sends an untagged frame to a VAP.
-    fn deliver(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
+    #[inline]
+    pub(super) fn deliver(&self, frame: &mut Frame<'_>, vlan: Vlan) -> Result<Verdict, DropReason> {
         self.check_trunk_mtu(frame.len())?;
         trunk::tag(frame, vlan)?;
         Ok(Verdict::Send(Side::Trunk))

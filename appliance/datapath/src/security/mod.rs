@@ -26,8 +26,8 @@ use nve_protocol::{Direction, DropReason, RuleId, Vlan};
 
 use crate::Nanos;
 use crate::connections::{
-    Config, Connection, ConnectionKey, Connections, Entry, FirstFragment, Fragments, Handle, Share,
-    Stale, State,
+    Config, Connection, ConnectionKey, Connections, Entry, FirstFragment, Fragments, Fresh, Handle,
+    Share, Stale, State,
 };
 use crate::groups::{Answer, Groups, Question};
 use crate::packet::{Ip, protocol};
@@ -219,9 +219,17 @@ impl Security {
         self.connections.export(slot, now)
     }
 
+    /// What packets that are followed now are fresh by; see [`touch`](Self::touch).
+    #[inline]
+    pub(crate) fn freshness(&self, now: Nanos) -> Fresh {
+        self.connections.freshness(now)
+    }
+
     /// Follows one more packet of a connection that was admitted in this epoch: the
     /// quick way for known flows. `flags` are those of TCP, 0 for all else. After an
-    /// error the packet must be [admitted](Self::admit).
+    /// error the packet must be [admitted](Self::admit). Returns whether packets after
+    /// it need not be followed as long as `freshness` stays the same
+    /// and their flags have none of [`CHANGES`](crate::connections::CHANGES).
     #[inline]
     pub fn touch(
         &mut self,
@@ -230,7 +238,7 @@ impl Security {
         flags: u8,
         now: Nanos,
         epoch: u32,
-    ) -> Result<(), Stale> {
+    ) -> Result<bool, Stale> {
         self.connections.touch(handle, direction, flags, now, epoch)
     }
 
@@ -511,13 +519,14 @@ impl Security {
                 over,
             } => {
                 if let Some(slot) = over {
-                    self.connections.remove(slot);
+                    self.connections.evict(slot);
                 }
                 let opener = packet.direction;
                 let handle = self
                     .connections
                     .insert(key, opener, state, rule, now, epoch)?;
-                (Some(handle), Some(rule), true)
+                // A flood of first packets must not fill caches: the next one lasts.
+                (Some(handle), Some(rule), false)
             }
             Decision::Alone { rule, lasting } => (None, Some(rule), lasting),
             Decision::Cut { slot } => {

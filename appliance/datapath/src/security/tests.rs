@@ -195,7 +195,7 @@ fn replies_pass_and_nothing_else() {
     assert_eq!(rig.tcp(OUT, 81, SYN), DENIED);
     let opened = rig.tcp(OUT, 80, SYN).unwrap();
     assert_eq!(opened.rule, Some(RuleId([7; 16])));
-    assert!(opened.lasting);
+    assert!(!opened.lasting);
     assert!(rig.tcp(IN, 80, SYN | ACK).unwrap().lasting);
     assert!(rig.tcp(OUT, 80, ACK).is_ok());
     assert_eq!(rig.state(), Some(State::Established));
@@ -268,9 +268,10 @@ fn a_rule_change_cuts_what_is_no_longer_allowed_and_nothing_else() {
             .is_err()
     );
     assert_eq!(rig.tcp(IN, 2, ACK).unwrap().connection, Some(kept));
-    assert_eq!(
-        rig.security.touch(kept, OUT, ACK, rig.now, rig.epoch),
-        Ok(())
+    assert!(
+        rig.security
+            .touch(kept, OUT, ACK, rig.now, rig.epoch)
+            .is_ok()
     );
     // A connection of its own, the other way, is none of that.
     assert!(rig.tcp(OUT, 1, SYN).is_ok());

@@ -140,20 +140,60 @@ impl Outer {
         }
     }
 
+    /// Bytes of the headers.
+    #[inline]
+    pub fn length(&self) -> usize {
+        match self {
+            Outer::V4(_) => OUTER_V4,
+            Outer::V6(_) => OUTER_V6,
+        }
+    }
+
+    /// Whether the outer packet around an inner frame of `inner` bytes is no larger
+    /// than `mtu`.
+    #[inline]
+    pub fn fits(&self, inner: usize, mtu: u16) -> bool {
+        inner + self.length() - ethernet::HEADER <= usize::from(mtu)
+    }
+
     /// The headers for the inner frame that `parts` join to, none of which but the
     /// last may have an odd length. `None` if the outer packet would be larger than
     /// `mtu`.
-    #[inline]
     pub fn emit(&self, parts: &[&[u8]], label: &Label, mtu: u16) -> Option<Headers> {
         let inner: usize = parts.iter().map(|part| part.len()).sum();
-        let total = |overhead| {
-            let total = u16::try_from(inner + overhead).ok()?;
-            (total <= mtu).then_some(total)
-        };
+        if !self.fits(inner, mtu) {
+            return None;
+        }
+        let total = u16::try_from(inner + self.length() - ethernet::HEADER).ok()?;
         Some(match self {
-            Outer::V4(outer) => Headers::V4(outer.emit(total(OVERHEAD_V4)?, label)),
-            Outer::V6(outer) => Headers::V6(outer.emit(total(OVERHEAD_V6)?, parts, label)),
+            Outer::V4(outer) => {
+                let mut headers = [0; OUTER_V4];
+                outer.put(&mut headers, total, label);
+                Headers::V4(headers)
+            }
+            Outer::V6(outer) => {
+                let mut headers = [0; OUTER_V6];
+                outer.put(&mut headers, total, parts, label);
+                Headers::V6(headers)
+            }
         })
+    }
+
+    /// Writes the headers into the front of `frame`, whose inner frame follows in it.
+    /// `None`, and no change, if it is shorter than the headers, or too long.
+    #[inline]
+    pub fn put(&self, frame: &mut [u8], label: &Label) -> Option<()> {
+        let total = u16::try_from(frame.len().checked_sub(ethernet::HEADER)?).ok()?;
+        match self {
+            Outer::V4(outer) => {
+                outer.put(frame.first_chunk_mut()?, total, label);
+            }
+            Outer::V6(outer) => {
+                let (headers, inner) = frame.split_first_chunk_mut()?;
+                outer.put(headers, total, &[inner], label);
+            }
+        }
+        Some(())
     }
 }
 
@@ -161,8 +201,8 @@ impl Outer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterV4 {
     headers: [u8; OUTER_V4],
-    /// Sum over the IPv4 header with a zero length.
-    sum: Sum,
+    /// Sum over the IPv4 header with a zero length, folded.
+    sum: u16,
 }
 
 impl OuterV4 {
@@ -180,24 +220,29 @@ impl OuterV4 {
         put(&mut headers, Self::UDP_AT + 2, &PORT.to_be_bytes());
         put(&mut headers, Self::VXLAN_AT, &[VNI_VALID]);
         let sum = Sum::default().with(headers.get(IP_AT..Self::UDP_AT).unwrap_or_default());
-        OuterV4 { headers, sum }
+        OuterV4 {
+            headers,
+            sum: !sum.finish(),
+        }
     }
 
     /// The headers of an IP packet of `total` bytes. The UDP checksum is zero (RFC
     /// 7348, section 4.1).
-    fn emit(&self, total: u16, label: &Label) -> [u8; OUTER_V4] {
-        let mut headers = self.headers;
-        let class = [0x45, label.dscp << 2];
-        let [_, added] = class;
-        put(&mut headers, IP_AT, &class);
-        put(&mut headers, IP_AT + 2, &total.to_be_bytes());
-        let sum = self.sum.with(&[0, added]).with(&total.to_be_bytes());
-        put(&mut headers, IP_AT + 10, &sum.finish().to_be_bytes());
-        put(&mut headers, Self::UDP_AT, &label.source_port());
+    #[inline]
+    fn put(&self, headers: &mut [u8; OUTER_V4], total: u16, label: &Label) {
+        *headers = self.headers;
+        let class = label.dscp << 2;
+        put(headers, IP_AT + 1, &[class]);
+        put(headers, IP_AT + 2, &total.to_be_bytes());
+        let sum = u32::from(self.sum) + u32::from(class) + u32::from(total);
+        // Three numbers of 16 bits carry at most twice.
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        put(headers, IP_AT + 10, &(!sum as u16).to_be_bytes());
+        put(headers, Self::UDP_AT, &label.source_port());
         let udp = total.saturating_sub(ipv4::HEADER as u16);
-        put(&mut headers, Self::UDP_AT + 4, &udp.to_be_bytes());
-        put(&mut headers, Self::VXLAN_AT + 4, &label.vni_word());
-        headers
+        put(headers, Self::UDP_AT + 4, &udp.to_be_bytes());
+        put(headers, Self::VXLAN_AT + 4, &label.vni_word());
     }
 }
 
@@ -231,15 +276,15 @@ impl OuterV6 {
     /// The headers of an IP packet of `total` bytes around `parts`. The UDP
     /// checksum is there: receivers drop zero ones unless told otherwise (RFC 8200,
     /// section 8.1), and Linux has to be told.
-    fn emit(&self, total: u16, parts: &[&[u8]], label: &Label) -> [u8; OUTER_V6] {
-        let mut headers = self.headers;
+    fn put(&self, headers: &mut [u8; OUTER_V6], total: u16, parts: &[&[u8]], label: &Label) {
+        *headers = self.headers;
         let word = 6 << 28 | u32::from(label.dscp) << 22 | label.entropy & FLOW_LABEL;
-        put(&mut headers, IP_AT, &word.to_be_bytes());
+        put(headers, IP_AT, &word.to_be_bytes());
         let length = total.saturating_sub(ipv6::HEADER as u16).to_be_bytes();
-        put(&mut headers, IP_AT + 4, &length);
-        put(&mut headers, Self::UDP_AT, &label.source_port());
-        put(&mut headers, Self::UDP_AT + 4, &length);
-        put(&mut headers, Self::VXLAN_AT + 4, &label.vni_word());
+        put(headers, IP_AT + 4, &length);
+        put(headers, Self::UDP_AT, &label.source_port());
+        put(headers, Self::UDP_AT + 4, &length);
+        put(headers, Self::VXLAN_AT + 4, &label.vni_word());
         // The length counts twice: in the pseudo-header and in the UDP header.
         let mut sum = self
             .sum
@@ -255,8 +300,7 @@ impl OuterV6 {
             0 => 0xffff,
             sum => sum,
         };
-        put(&mut headers, Self::UDP_AT + 6, &sum.to_be_bytes());
-        headers
+        put(headers, Self::UDP_AT + 6, &sum.to_be_bytes());
     }
 }
 

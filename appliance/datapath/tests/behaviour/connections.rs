@@ -68,3 +68,66 @@ fn a_connection_that_was_idle_too_long_is_over() {
     assert_eq!(rig.trunk(&packet).verdict, Verdict::Send(Side::Uplink));
     assert_eq!(rig.uplink(&reply()).verdict, Verdict::Send(Side::Trunk));
 }
+
+/// Flags of TCP.
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+fn tcp(from: u8, to: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(mac(from).0, mac(to).0)
+        .ipv4(ip(from).octets(), ip(to).octets(), 64)
+        .tcp(ports.0, ports.1, 1, 100)
+        .write(&mut frame, &[])
+        .unwrap();
+    frame[47] = flags;
+    frame
+}
+
+/// Packets of one tick are not all followed, but those that matter are.
+#[test]
+fn a_connection_that_begins_anew_at_once_is_followed() {
+    for end in [&[FIN | ACK, FIN | ACK][..], &[RST]] {
+        let mut rig = rig();
+        let send = |rig: &mut Rig, own: bool, flags: u8| match own {
+            true => {
+                let frame = with_tag(&tcp(1, 3, (4000, 80), flags), 101);
+                assert_eq!(rig.trunk(&frame).verdict, Verdict::Send(Side::Uplink));
+            }
+            false => {
+                let frame = tunnelled(PEER, RED, &tcp(3, 1, (80, 4000), flags));
+                assert_eq!(rig.uplink(&frame).verdict, Verdict::Send(Side::Trunk));
+            }
+        };
+        let open = |rig: &mut Rig| {
+            send(rig, true, SYN);
+            send(rig, false, SYN | ACK);
+            for own in [true, false, true, false, true] {
+                send(rig, own, ACK);
+            }
+        };
+        open(&mut rig);
+        for (own, flags) in [true, false].into_iter().zip(end) {
+            let frame = match own {
+                true => with_tag(&tcp(1, 3, (4000, 80), *flags), 101),
+                false => tunnelled(PEER, RED, &tcp(3, 1, (80, 4000), *flags)),
+            };
+            let side = if own { Side::Trunk } else { Side::Uplink };
+            assert!(matches!(
+                rig.process(side, &frame, None).verdict,
+                Verdict::Send(_)
+            ));
+        }
+        open(&mut rig);
+        // Longer than a connection may be idle that is not established.
+        rig.now.0 += 200_000_000_000;
+        let late = tunnelled(PEER, RED, &tcp(3, 1, (80, 4000), ACK));
+        assert_eq!(
+            rig.uplink(&late).verdict,
+            Verdict::Send(Side::Trunk),
+            "{end:?}"
+        );
+    }
+}

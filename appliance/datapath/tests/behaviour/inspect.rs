@@ -252,6 +252,8 @@ fn a_connection_that_was_cut_names_the_rule_that_allowed_it() {
         allow,
     ]);
     let frame = untagged(mac(1), mac(3), 10);
+    // The second packet is the first that is remembered.
+    rig.trunk(&with_tag(&frame, 101));
     rig.trunk(&with_tag(&frame, 101));
     let steps = from_vap(&mut rig, 101, &frame);
     let known = Admitted {

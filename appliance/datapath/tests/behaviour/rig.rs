@@ -271,8 +271,12 @@ impl Rig {
         let mut burst = [frame];
         let mut verdicts = [Verdict::Host];
         let before = *self.datapath.counters();
-        self.datapath
-            .process(self.now, side, &mut burst, &mut verdicts, &mut self.sink);
+        self.datapath.process(
+            self.now,
+            side,
+            &mut (&mut burst[..], &mut verdicts[..]),
+            &mut self.sink,
+        );
         let [frame] = burst;
         let [verdict] = verdicts;
         let mut sent = std::mem::take(&mut self.sink.sent);

@@ -197,8 +197,12 @@ impl Node {
             .with_partial(partial);
         let (mut burst, mut verdicts) = ([frame], [Verdict::Done]);
         let mut sink = Recorder::default();
-        self.datapath
-            .process(now, side, &mut burst, &mut verdicts, &mut sink);
+        self.datapath.process(
+            now,
+            side,
+            &mut (&mut burst[..], &mut verdicts[..]),
+            &mut sink,
+        );
         let ([mut frame], [verdict]) = (burst, verdicts);
         if let Verdict::Send(side) = verdict {
             // A NIC that completes checksums gets some that are not.

@@ -1,9 +1,7 @@
 //! Bursts from a NIC through the datapath to where its verdicts say.
 
-use heapless::{Deque, Vec};
-use nve_datapath::{
-    BURST, Datapath, DropReason, Frame, Nanos, PartialChecksum, Side, Tables, Verdict,
-};
+use heapless::Deque;
+use nve_datapath::{BURST, Datapath, DropReason, Extent, Frame, Nanos, Side, Tables, Verdict};
 use nve_nic::{Burst, Nic, Packet};
 
 use super::ports::{Ports, from_nic, to_nic};
@@ -20,11 +18,39 @@ pub struct Forwarder<N> {
     host: Deque<Packet, HOST_QUEUE>,
 }
 
-/// Where the datapath left a frame in its buffer.
-struct Place {
-    start: usize,
-    length: usize,
-    partial: Option<PartialChecksum>,
+/// Frames that came in, and the datapath's verdicts.
+struct Arrived<'b> {
+    packets: &'b mut [Packet],
+    verdicts: [Verdict; BURST],
+}
+
+impl nve_datapath::Burst for Arrived<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    #[inline]
+    fn frame(&mut self, at: usize) -> Option<Frame<'_>> {
+        let packet = self.packets.get_mut(at)?;
+        let (start, length) = (packet.start(), packet.len());
+        let partial = packet.partial().map(from_nic);
+        let frame = Frame::new(packet.space_mut(), start, length)?;
+        Some(frame.with_partial(partial))
+    }
+
+    #[inline]
+    fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict) {
+        let (Some(packet), Some(room)) = (self.packets.get_mut(at), self.verdicts.get_mut(at))
+        else {
+            return;
+        };
+        // It is in the buffer that it was lent in.
+        if packet.set_range(extent.start, extent.length).is_some() {
+            packet.set_partial(extent.partial.map(to_nic));
+            *room = verdict;
+        }
+    }
 }
 
 impl<N: Nic> Forwarder<N> {
@@ -45,6 +71,11 @@ impl<N: Nic> Forwarder<N> {
     /// The NICs.
     pub fn ports_mut(&mut self) -> &mut Ports<N> {
         &mut self.ports
+    }
+
+    /// The datapath.
+    pub fn datapath(&self) -> &Datapath {
+        &self.datapath
     }
 
     /// The tables in force.
@@ -74,13 +105,15 @@ impl<N: Nic> Forwarder<N> {
         if burst.is_empty() {
             return false;
         }
-        let mut verdicts = [Verdict::Drop(DropReason::Truncated); BURST];
-        let places = self.process(now, side, &mut burst, &mut verdicts);
-        for ((mut packet, place), verdict) in burst.into_iter().zip(places).zip(verdicts) {
-            if packet.set_range(place.start, place.length).is_some() {
-                packet.set_partial(place.partial.map(to_nic));
-                self.obey(now, verdict, packet);
-            }
+        let mut arrived = Arrived {
+            packets: &mut burst,
+            verdicts: [Verdict::Done; BURST],
+        };
+        self.datapath
+            .process(now, side, &mut arrived, &mut self.ports);
+        let verdicts = arrived.verdicts;
+        for (packet, verdict) in burst.into_iter().zip(verdicts) {
+            self.obey(now, verdict, packet);
         }
         self.ports.flush();
         true
@@ -109,36 +142,8 @@ impl<N: Nic> Forwarder<N> {
         self.ports.nic(Side::Uplink).disarm_interrupt();
     }
 
-    fn process(
-        &mut self,
-        now: Nanos,
-        side: Side,
-        burst: &mut Burst,
-        verdicts: &mut [Verdict; BURST],
-    ) -> Vec<Place, BURST> {
-        let mut frames: Vec<Frame<'_>, BURST> = burst
-            .iter_mut()
-            .map(|packet| {
-                let (start, length) = (packet.start(), packet.len());
-                let partial = packet.partial().map(from_nic);
-                Frame::new(packet.space_mut(), start, length)
-                    .expect("a packet's frame is within its buffer")
-                    .with_partial(partial)
-            })
-            .collect();
-        self.datapath
-            .process(now, side, &mut frames, verdicts, &mut self.ports);
-        frames
-            .iter()
-            .map(|frame| Place {
-                start: frame.start(),
-                length: frame.len(),
-                partial: frame.partial(),
-            })
-            .collect()
-    }
-
     /// Does with a frame what the datapath says. Dropping a packet frees it.
+    #[inline]
     fn obey(&mut self, now: Nanos, verdict: Verdict, packet: Packet) {
         match verdict {
             Verdict::Send(side) => {
