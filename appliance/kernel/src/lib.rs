@@ -16,4 +16,5 @@ pub mod memory;
 pub mod node;
 pub mod page_table;
 pub mod pvh;
+pub mod setup;
 pub mod tsc;

@@ -1,15 +1,14 @@
 //! From the configuration to a running node, and its loop for ever.
 
-use core::num::NonZeroU8;
-
 use log::{error, info};
-use nve_agent::{NoEntropy, SessionConfig};
-use nve_datapath::{Config as DatapathConfig, Datapath, HEADROOM, Tables, Uplink, connections};
+use nve_agent::NoEntropy;
+use nve_datapath::{Datapath, HEADROOM, Tables};
 use nve_kernel::config::{Config, NicSelector};
-use nve_kernel::node::{Addresses, Node, Parts, Platform, Turn};
+use nve_kernel::node::{Node, Parts, Platform, Turn};
+use nve_kernel::setup::{self, Buffers};
 use nve_nic::dma::DmaSource;
 use nve_nic::{Nic, Pool};
-use nve_protocol::{Mac, TableSizes};
+use nve_protocol::Mac;
 
 use crate::arch::apic::Apic;
 use crate::arch::cpu::Entropy;
@@ -20,16 +19,6 @@ use crate::arch::traps::DEVICE_VECTOR;
 use crate::devices::{Candidate, Device, Devices, Machine};
 use crate::{give_up, heap};
 
-/// MTU of a trunk whose NIC announces none, in bytes.
-const TRUNK_MTU: u16 = 1500;
-
-/// MTU of an uplink for which neither configuration nor NIC have one: a trunk's
-/// with the headers of VXLAN.
-const UPLINK_MTU: u16 = 1600;
-
-/// Ethernet header with two tags, in bytes.
-const ETHERNET: usize = 22;
-
 /// How long the loop polls without finding anything before it halts.
 const SPIN: u64 = 50_000;
 
@@ -38,9 +27,9 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
     let mut devices = Devices::find(space);
     let trunk = take(&mut devices, "trunk", config.trunk);
     let uplink = take(&mut devices, "uplink", config.uplink.nic);
-    let trunk_mtu = trunk.mtu.unwrap_or(TRUNK_MTU);
+    let trunk_mtu = trunk.mtu.unwrap_or(setup::TRUNK_MTU);
     let uplink_mtu = uplink_mtu(config, &uplink);
-    let pool = make_pool(usize::from(trunk_mtu.max(uplink_mtu)));
+    let pool = make_pool(trunk_mtu.max(uplink_mtu));
     let start = |devices: &mut Devices, name, candidate, vector| {
         devices
             .start(candidate, pool, apic.message(vector))
@@ -48,14 +37,18 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
     };
     let trunk = start(&mut devices, "trunk", trunk, DEVICE_VECTOR);
     let uplink = start(&mut devices, "uplink", uplink, DEVICE_VECTOR + 1);
-    let addresses = addresses(config, &uplink, uplink_mtu, entropy);
-    let datapath = make_datapath(&addresses, trunk_mtu, trunk.completes_checksums());
+    let addresses = setup::addresses(config, Mac(uplink.mac()), uplink_mtu, seed(entropy));
+    let heap = heap::usage().1;
+    let datapath = Datapath::new(
+        setup::datapath(&addresses, trunk_mtu, trunk.completes_checksums(), heap),
+        Tables::new(setup::capacity(heap)),
+    );
     let boot_us = time::since_boot().0 / 1000;
     let mut node = Node::new(Parts {
         trunk,
         uplink,
         pool,
-        session: session(config, datapath.tables().capacity(), boot_us),
+        session: setup::session(config, datapath.tables().capacity(), boot_us),
         datapath,
         addresses,
         shims: config.shims.clone(),
@@ -108,122 +101,30 @@ fn take(devices: &mut Devices, role: &str, selector: NicSelector) -> Candidate {
         .unwrap_or_else(|why| give_up(Exit::Nic, format_args!("nic: {role} ({selector}): {why}")))
 }
 
-/// The configured MTU, which the NIC has to have; else the NIC's.
+/// The uplink's MTU; nothing can be done with one that the NIC does not have.
 fn uplink_mtu(config: &Config, uplink: &Candidate) -> u16 {
-    match (config.uplink.mtu, uplink.mtu) {
-        (Some(wanted), Some(has)) if wanted > has => give_up(
+    setup::uplink_mtu(config, uplink.mtu).unwrap_or_else(|has| {
+        give_up(
             Exit::Config,
             format_args!("config: uplink.mtu: expected at most {has}, the NIC's"),
-        ),
-        (Some(wanted), _) => wanted,
-        (None, has) => has.unwrap_or(UPLINK_MTU),
-    }
+        )
+    })
 }
 
-/// Buffers for frames of `mtu`, within a tenth of the heap.
-fn make_pool(mtu: usize) -> &'static Pool {
-    /// Both receive queues, full transmit queues and bursts on their way.
-    const MOST: usize = 2048;
-    /// Both receive queues and a burst.
-    const LEAST: usize = 768;
-
-    let room = mtu + ETHERNET;
-    let share = usize::try_from(heap::usage().1).unwrap_or(usize::MAX) / 10;
-    let count = (share / Pool::bytes(1, HEADROOM, room)).clamp(LEAST, MOST);
+/// Buffers for frames of `mtu`.
+fn make_pool(mtu: u16) -> &'static Pool {
+    let buffers = Buffers::within(heap::usage().1, mtu);
     Machine
-        .allocate(Pool::bytes(count, HEADROOM, room))
-        .and_then(|memory| Pool::new(memory, HEADROOM, room))
+        .allocate(buffers.bytes())
+        .and_then(|memory| Pool::new(memory, HEADROOM, buffers.room))
         .unwrap_or_else(|| give_up(Exit::Memory, "memory: not enough for packet buffers"))
 }
 
-fn addresses(config: &Config, uplink: &Device, mtu: u16, entropy: Entropy) -> Addresses {
+/// A random number.
+fn seed(entropy: Entropy) -> u64 {
     let mut seed = [0; 8];
     if !entropy.fill(&mut seed) {
         give_up(Exit::Entropy, "entropy: the generator gives nothing");
     }
-    Addresses {
-        mac: Mac(uplink.mac()),
-        address: config.uplink.address,
-        prefix: config.uplink.prefix,
-        gateway: config.uplink.gateway,
-        mtu,
-        seed: u64::from_le_bytes(seed),
-    }
-}
-
-fn session(config: &Config, capacity: TableSizes, boot_us: u64) -> SessionConfig {
-    let shims = u8::try_from(config.shims.len()).unwrap_or(u8::MAX);
-    SessionConfig {
-        nve: config.nve_id,
-        // A version that is too long for the message is left out of it.
-        version: env!("CARGO_PKG_VERSION").try_into().unwrap_or_default(),
-        private_key: config.private_key.clone(),
-        shim_public_key: config.shim_public_key,
-        capacity,
-        boot_us,
-        shim_count: NonZeroU8::new(shims).unwrap_or(NonZeroU8::MIN),
-    }
-}
-
-fn make_datapath(addresses: &Addresses, trunk_mtu: u16, trunk_checksum: bool) -> Datapath {
-    let config = DatapathConfig {
-        uplink: Uplink {
-            mac: addresses.mac,
-            address: addresses.address,
-            prefix: addresses.prefix,
-            gateway: addresses.gateway,
-            mtu: addresses.mtu,
-        },
-        trunk_mtu,
-        trunk_checksum,
-        flows: scaled(FLOWS),
-        seed: addresses.seed,
-        connections: connections::Config {
-            connections: scaled(CONNECTIONS),
-            connections_per_vap: scaled(CONNECTIONS / 4),
-            fragments: 1024,
-            // Another secret than the flow cache's.
-            seed: !addresses.seed.rotate_left(32),
-            timeouts: connections::Timeouts::default(),
-        },
-    };
-    Datapath::new(config, Tables::new(capacity()))
-}
-
-/// Flows that are remembered at 64 MiB of memory.
-const FLOWS: u64 = 1 << 16;
-
-/// Connections that are tracked at 64 MiB of memory.
-const CONNECTIONS: u64 = 1 << 16;
-
-/// Of what the product promises at 64 MiB, the part that this memory allows.
-fn scaled(records: u64) -> u32 {
-    const PROMISED_AT: u64 = 48 << 20;
-
-    let (_, heap) = heap::usage();
-    (records * heap.min(PROMISED_AT) / PROMISED_AT) as u32
-}
-
-/// What the tables may hold.
-fn capacity() -> TableSizes {
-    TableSizes {
-        vaps: 4094,
-        fdb: scaled(100_000),
-        neighbors: scaled(100_000),
-        flood: scaled(65_536),
-        peers: scaled(65_536),
-        networks: scaled(16_384),
-        subnets: scaled(16_384),
-        dns: scaled(16_384),
-        host_routes: scaled(16_384),
-        gateways: scaled(16_384),
-        routes: scaled(65_536),
-        addresses: scaled(65_536),
-        dhcp_options: scaled(16_384),
-        groups: scaled(16_384),
-        rules: scaled(65_536),
-        members: scaled(131_072),
-        bindings: scaled(65_536),
-        qos: 4094,
-    }
+    u64::from_le_bytes(seed)
 }

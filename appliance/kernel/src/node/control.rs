@@ -61,7 +61,7 @@ impl<E: Entropy> Control<E> {
     }
 
     /// Takes and gives what there is, at most one frame of each; returns when to
-    /// be called again if nothing comes.
+    /// be called again if nothing comes. Without shims there is no session.
     pub fn drive(
         &mut self,
         now: Nanos,
@@ -69,6 +69,9 @@ impl<E: Entropy> Control<E> {
         datapath: &mut Datapath,
         stats: impl Fn(&Datapath) -> Stats,
     ) -> Nanos {
+        if self.shims.is_empty() {
+            return Nanos(u64::MAX);
+        }
         for _ in 0..STEPS {
             self.follow_link(now, host.socket());
             let more = self.receive(host.socket(), datapath);

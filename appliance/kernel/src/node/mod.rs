@@ -58,7 +58,7 @@ pub struct Parts<N, E> {
     pub addresses: Addresses,
     /// Identity and keys for the control session.
     pub session: SessionConfig,
-    /// Where shims listen; as many as the session was told.
+    /// Where shims listen; as many as the session was told, or none for no session.
     pub shims: heapless::Vec<SocketAddr, MAX_SHIMS>,
     /// Random numbers for the control session.
     pub entropy: E,
@@ -161,15 +161,19 @@ impl<N: Nic, E: Entropy> Node<N, E> {
         self.forwarder.tables()
     }
 
+    /// Counters since the start. The generation is the session's to know, and 0 here.
+    pub fn stats(&self, now: Nanos) -> Stats {
+        let (load, heap) = (self.load.busy, (self.platform.heap)());
+        let statistics = self.forwarder.ports().both_statistics();
+        stats(now, self.forwarder.datapath(), statistics, load, heap)
+    }
+
     /// Host stack, control session and the datapath's timers.
     fn serve(&mut self, now: Nanos) {
         self.host.poll(now, &mut self.forwarder);
         let (ports, datapath) = self.forwarder.parts();
         let (load, heap) = (self.load.busy, (self.platform.heap)());
-        let statistics = [
-            ports.statistics(Side::Trunk),
-            ports.statistics(Side::Uplink),
-        ];
+        let statistics = ports.both_statistics();
         let control = self
             .control
             .drive(now, &mut self.host, datapath, |datapath| {

@@ -30,12 +30,9 @@ impl<N: Nic> Ports<N> {
         }
     }
 
-    /// Counters of a NIC.
-    pub fn statistics(&self, side: Side) -> Statistics {
-        match side {
-            Side::Trunk => self.trunk.statistics(),
-            Side::Uplink => self.uplink.statistics(),
-        }
+    /// Counters of trunk and uplink.
+    pub fn both_statistics(&self) -> [Statistics; 2] {
+        [self.trunk.statistics(), self.uplink.statistics()]
     }
 
     /// An empty frame.
