@@ -50,11 +50,19 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command` in `netns`, with `log` for what it prints.
     pub fn spawn(name: &str, netns: &Netns, command: &mut Command, log: &Path) -> Result<Daemon> {
+        Daemon::spawn_reading(name, netns, command, Stdio::null(), log)
+    }
+
+    /// [`Daemon::spawn`] of one that reads `input`.
+    pub fn spawn_reading(
+        name: &str,
+        netns: &Netns,
+        command: &mut Command,
+        input: Stdio,
+        log: &Path,
+    ) -> Result<Daemon> {
         let file = append(log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(input).stdout(file.try_clone()?).stderr(file);
         let child = netns.run(|| {
             command
                 .spawn()
