@@ -99,7 +99,7 @@ fn from_tunnel(vm: &Vm, stateful: bool) -> String {
         _ => String::new(),
     };
     format!(
-        "table=0,priority=10,in_port={TUNNEL},tun_id={network},dl_dst={},\
+        "table=0,priority=10,in_port={TUNNEL},tun_id={network},dl_dst={},ip,\
          actions={meter}set_field:{network}->reg0,{next}",
         vm.mac
     )
