@@ -1,0 +1,113 @@
+//! Our NVE as a process: `nve-hosted`.
+//!
+//! It prints one JSON object per line at each interval, cumulative since its start;
+//! what was busy per packet is the difference of two lines.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use sluice_lab::netns::Netns;
+use sluice_lab::process::Daemon;
+
+use super::{DEVICE_CPU, Device, Setup, file};
+use crate::traffic::{boot_configuration, records};
+
+/// Seconds between two lines.
+const INTERVAL: &str = "1";
+
+/// The line's members that are of interest here.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Statistics {
+    packets: u64,
+    busy_cycles: u64,
+}
+
+/// A running NVE.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    daemon: Daemon,
+    log: PathBuf,
+    /// How many lines there were at the mark.
+    seen: usize,
+}
+
+impl Hosted {
+    pub(super) fn start(setup: &Setup<'_>) -> Result<Hosted> {
+        let (config, tables) = (file(setup, "config.json"), file(setup, "tables.jsonl"));
+        fs::write(&config, boot_configuration())?;
+        let mut lines = String::new();
+        for record in records(setup.scenario) {
+            lines += &serde_json::to_string(&record)?;
+            lines.push('\n');
+        }
+        fs::write(&tables, lines)?;
+        let log = file(setup, "hosted.log");
+        let mut command = Command::new(setup.hosted);
+        command
+            .args(["--cpu", &DEVICE_CPU.to_string(), "--stats", INTERVAL])
+            .arg("--trunk")
+            .arg(setup.trunk)
+            .arg("--uplink")
+            .arg(setup.uplink)
+            .arg("--config")
+            .arg(&config)
+            .arg("--tables")
+            .arg(&tables);
+        let daemon = Daemon::spawn("nve-hosted", &Netns::current()?, &mut command, &log)?;
+        Ok(Hosted {
+            daemon,
+            log,
+            seen: 0,
+        })
+    }
+
+    /// What it has printed so far.
+    fn lines(&self) -> Result<Vec<Statistics>> {
+        let text = fs::read_to_string(&self.log)
+            .with_context(|| format!("cannot read {}", self.log.display()))?;
+        // Others are messages; the last one may not be complete yet.
+        let whole = text.rfind('\n').and_then(|end| text.get(..end));
+        let lines = whole.unwrap_or_default().lines();
+        let lines = lines.filter(|line| line.starts_with('{'));
+        lines
+            .map(|line| serde_json::from_str(line).with_context(|| format!("nve-hosted: {line}")))
+            .collect()
+    }
+}
+
+impl Device for Hosted {
+    fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.daemon.check()
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        // A larger number of flows has all flows of a smaller one in it.
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.seen = self.lines()?.len();
+        Ok(())
+    }
+
+    fn cycles(&mut self) -> Result<Vec<f64>> {
+        // The first line after the mark begins an interval that is all after it.
+        let lines = self.lines()?;
+        let lines = lines.get(self.seen..).unwrap_or_default();
+        Ok(lines.windows(2).filter_map(per_packet).collect())
+    }
+}
+
+fn per_packet(lines: &[Statistics]) -> Option<f64> {
+    let [before, after] = lines else { return None };
+    let packets = after.packets.saturating_sub(before.packets);
+    let cycles = after.busy_cycles.saturating_sub(before.busy_cycles);
+    (packets > 0).then(|| cycles as f64 / packets as f64)
+}
