@@ -5,7 +5,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
 LAB := $(SUDO) target/debug/sluice-lab
 
-.PHONY: help deps image build run test lab-test check model coverage fuzz figures bench bench-quick clean
+.PHONY: help deps image build run test lab-test check model gate coverage fuzz figures bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,9 @@ check: deps ## check format and lints
 
 model: deps ## hold the datapath against its reference model: 1,000,000 cases
 	@cargo test --profile model -p nve-datapath --test model -- --ignored --nocapture
+
+gate: deps ## count the instructions that a packet takes, and compare
+	@cargo build --release -p sluice-bench --bin sluice-gate && target/release/sluice-gate check
 
 coverage: deps ## measure how much of the datapath its tests run
 	@tests/coverage.sh

@@ -37,6 +37,7 @@ count "format and lints" make --no-print-directory check
 count "tests without a lab" cargo test
 count "build" make --no-print-directory build
 count "image that fails on purpose" image/build.sh --features fault-injection
+count "instructions per packet" make --no-print-directory gate
 count "the image alone" cargo test -p nve-kernel --test image -- --ignored
 count "end-to-end tests" make --no-print-directory lab-test
 

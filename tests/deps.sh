@@ -5,12 +5,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# By purpose: compile; boot and switch; decode and probe; guests' clients; Python.
+# By purpose: compile; boot and switch; decode and probe; guests' clients; count
+# instructions; Python.
 packages=(
     build-essential ca-certificates curl git
     qemu-system-x86 openvswitch-switch iproute2 ethtool
     tcpdump tshark iputils-ping iputils-arping iputils-tracepath iperf3 nmap
     busybox isc-dhcp-client ndisc6
+    valgrind
     python3 python3-venv
 )
 

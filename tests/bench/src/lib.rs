@@ -10,8 +10,10 @@ pub mod clock;
 pub mod dut;
 #[cfg(test)]
 mod fake;
+pub mod gate;
 pub mod generator;
 pub mod hugepages;
+pub mod local;
 pub mod measure;
 pub mod memory;
 mod plot;
