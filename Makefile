@@ -4,8 +4,9 @@
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
 LAB := $(SUDO) target/debug/sluice-lab
+BENCH := $(SUDO) target/release/sluice-bench
 
-.PHONY: help deps image build run test lab-test check model gate coverage fuzz figures bench bench-quick clean
+.PHONY: help deps image build run test lab-test check model gate coverage fuzz figures bench bench-quick bench-build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,13 +47,14 @@ fuzz: ## feed the fuzz targets for FUZZ_SECONDS (60) each; needs nightly and car
 figures: image ## measure size, memory, idle load and synchronization
 	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures
 
-bench: ## measure us beside OVS-DPDK and testpmd, an hour; docs/bench
-	@tests/bench/deps.sh && cargo build --release -p nve-hosted -p sluice-bench && \
-	$(SUDO) target/release/sluice-bench run --out docs/bench
+bench: bench-build ## measure us beside OVS-DPDK and testpmd, two hours; docs/bench
+	@$(BENCH) run --out docs/bench && $(BENCH) rfc2544 --out docs/bench
 
-bench-quick: ## the same in three minutes, without a report
-	@tests/bench/deps.sh && cargo build --release -p nve-hosted -p sluice-bench && \
-	$(SUDO) target/release/sluice-bench run --quick
+bench-quick: bench-build ## the same in three minutes, without a report
+	@$(BENCH) run --quick
+
+bench-build: deps
+	@tests/bench/deps.sh && cargo build --release -p nve-hosted -p sluice-bench
 
 clean: ## remove what was built, and the tests' Python packages
 	@rm -rf target .venv

@@ -7,6 +7,7 @@
 //! when it is due counts as lost.
 
 use std::fmt;
+use std::iter::Sum;
 use std::thread;
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use crate::traffic::{Arrival, Control, Rotation, Traffic, Wrong, control};
 
 /// Length of a window in which frames are counted.
 const WINDOW: Duration = Duration::from_millis(100);
-/// How long nothing has come when all frames are taken to be out.
-const QUIET: Duration = Duration::from_millis(30);
+/// How long nothing has come when what is missing is taken to be lost. A device may
+/// have no processor for some tenths of a second.
+const QUIET: Duration = Duration::from_millis(250);
 /// Longest wait for the last frames.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Frames that may be due at once; more are due only because this thread did not
@@ -76,6 +78,18 @@ impl Counts {
         } else {
             lost as f64 / offered as f64
         }
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Counts>>(all: I) -> Counts {
+        all.fold(Counts::default(), |sum, counts| Counts {
+            sent: sum.sent + counts.sent,
+            refused: sum.refused + counts.refused,
+            received: sum.received + counts.received,
+            wrong: sum.wrong + counts.wrong,
+            control: sum.control + counts.control,
+        })
     }
 }
 
@@ -182,9 +196,9 @@ impl<'a> Generator<'a> {
         let plan = self.plan(load, span);
         let mut latency = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;
         let timed = matches!(load, Load::Rate(_));
-        let mut heard = |cycles: u64| {
+        let mut heard = |stamp: u64| {
             if timed {
-                latency.saturating_record(cycles);
+                latency.saturating_record(clock::now().saturating_sub(stamp));
             }
         };
         let mut windows = Vec::new();
@@ -302,12 +316,12 @@ impl<'a> Generator<'a> {
         Ok(self.counts.received - before)
     }
 
-    /// Receives until nothing has come for a while.
+    /// Receives until all is back, or nothing has come for a while.
     fn drain(&mut self, heard: &mut impl FnMut(u64)) -> Result<()> {
         let quiet = self.clock.cycles(QUIET);
         let mut last = clock::now();
         let end = last + self.clock.cycles(DRAIN);
-        while clock::now() < (last + quiet).min(end) {
+        while self.counts.received < self.counts.sent && clock::now() < (last + quiet).min(end) {
             if self.poll(None, heard)? > 0 {
                 last = clock::now();
             }
@@ -332,13 +346,12 @@ impl Port<'_> {
         exhibit: &mut Option<Exhibit>,
         heard: &mut impl FnMut(u64),
     ) -> Result<(), crate::ring::Fault> {
-        let now = clock::now();
         let (side, answers) = (self.side, &mut self.answers);
         self.nic.lock().receive(|head| {
             match traffic.check_head(side, head.bytes(), head.length()) {
                 Ok(Arrival { stamp, .. }) => {
                     counts.received += 1;
-                    heard(now.saturating_sub(stamp));
+                    heard(stamp);
                 }
                 Err(wrong) => judge(side, wrong, head, counts, exhibit, answers),
             }

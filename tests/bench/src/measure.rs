@@ -15,17 +15,22 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Nic;
 use crate::clock::Clock;
 use crate::dut::{DEVICE_CPU, Device, GENERATOR_CPU, Kind, Setup};
-use crate::generator::{Generator, Load, Run, Span};
+use crate::generator::{Counts, Generator, Load, Run, Span};
 use crate::realtime::Exclusive;
 use crate::stats;
 use crate::traffic::{Flows, Scenario, Sizes, Traffic};
 
 /// How long a device may take until it forwards.
 pub const READY: Duration = Duration::from_secs(30);
-/// Frames per second of the warm-up.
+/// Frames per second of the warm-up's first round.
 const WARM_UP: f64 = 400_000.0;
-/// Most rounds of the warm-up until each flow has passed.
+/// Loss with which it is good enough: not all of it is the device's, since it has
+/// no processor to itself yet.
+const WARM_UP_LOSS: f64 = 0.01;
+/// Most rounds of it.
 const WARM_UPS: usize = 5;
+/// Slices of a measurement.
+const SLICES: u32 = 4;
 /// How long a device settles under full load before it is measured.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -150,8 +155,8 @@ impl Rig {
                 if number == 0 {
                     warm_up(&mut generator)?;
                 }
-                let (run, cycles) = measure(&mut generator, device.as_mut(), matrix.span)?;
-                samples.push(turn.sample(*flows, *sizes, &run, cycles)?);
+                let (runs, cycles) = measure(&mut generator, device.as_mut(), matrix.span)?;
+                samples.push(turn.sample(*flows, *sizes, &runs, cycles)?);
             }
         }
         Ok(samples)
@@ -181,30 +186,38 @@ impl Rig {
     }
 }
 
-/// Sends each flow once in both directions, until all come through: then
-/// connections are there, and caches are filled.
+/// Sends each flow once in both directions, and again until nearly all come
+/// through: then connections are there, and caches are filled.
 pub fn warm_up(generator: &mut Generator<'_>) -> Result<()> {
+    let mut rate = WARM_UP;
     for _ in 0..WARM_UPS {
-        let run = generator.run(Load::Rate(WARM_UP), Span::EachFlow)?;
-        if run.counts.received == run.counts.sent {
+        let run = generator.run(Load::Rate(rate), Span::EachFlow)?;
+        if run.counts.loss() <= WARM_UP_LOSS {
             return Ok(());
         }
+        rate /= 2.0;
     }
-    bail!("in {WARM_UPS} rounds of the warm-up not every flow came through");
+    bail!("in {WARM_UPS} rounds of the warm-up, slower and slower, frames were lost");
 }
 
+/// Measures in slices, so that one bad moment is not in all of them.
 fn measure(
     generator: &mut Generator<'_>,
     device: &mut dyn Device,
     span: Duration,
-) -> Result<(Run, Vec<f64>)> {
+) -> Result<(Vec<Run>, Vec<f64>)> {
     generator.run(Load::Full, Span::Time(SETTLE))?;
     device.mark()?;
-    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
-    let run = generator.run(Load::Full, Span::Time(span));
-    drop(exclusive);
-    device.check()?;
-    Ok((run?, device.cycles()?))
+    let mut runs = Vec::new();
+    for _ in 0..SLICES {
+        let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+        let run = generator.run(Load::Full, Span::Time(span / SLICES));
+        drop(exclusive);
+        device.check()?;
+        device.sample()?;
+        runs.push(run?);
+    }
+    Ok((runs, device.cycles()?))
 }
 
 /// A device's turn at a scenario.
@@ -216,19 +229,20 @@ struct Turn {
 }
 
 impl Turn {
-    fn sample(&self, flows: Flows, sizes: Sizes, run: &Run, cycles: Vec<f64>) -> Result<Sample> {
-        let windows = &run.windows;
+    fn sample(&self, flows: Flows, sizes: Sizes, runs: &[Run], cycles: Vec<f64>) -> Result<Sample> {
+        let windows: Vec<f64> = runs.iter().flat_map(|run| run.windows.clone()).collect();
+        let counts: Counts = runs.iter().map(|run| run.counts.clone()).sum();
         Ok(Sample {
             device: self.kind.to_string(),
             scenario: self.scenario.to_string(),
             flows: flows.to_string(),
             sizes: sizes.to_string(),
             round: self.round,
-            pps: stats::median(windows).context("no window: measure for longer")?,
-            pps_best: stats::greatest(windows).context("no window")?,
+            pps: stats::median(&windows).context("no window: measure for longer")?,
+            pps_best: stats::greatest(&windows).context("no window")?,
             cycles,
-            loss: run.counts.loss(),
-            checked: run.counts.received,
+            loss: counts.loss(),
+            checked: counts.received,
         })
     }
 }

@@ -18,6 +18,9 @@ use crate::traffic::{boot_configuration, records};
 /// Seconds between two lines.
 const INTERVAL: &str = "1";
 
+/// MiB that it sizes its tables, flow cache and connections for: a million flows.
+const MEMORY: &str = "1024";
+
 /// The line's members that are of interest here.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Statistics {
@@ -48,6 +51,7 @@ impl Hosted {
         let mut command = Command::new(setup.hosted);
         command
             .args(["--cpu", &DEVICE_CPU.to_string(), "--stats", INTERVAL])
+            .args(["--huge", "--memory", MEMORY])
             .arg("--trunk")
             .arg(setup.trunk)
             .arg("--uplink")

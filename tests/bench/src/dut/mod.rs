@@ -47,8 +47,14 @@ pub trait Device {
     /// Starts to count cycles.
     fn mark(&mut self) -> Result<()>;
 
-    /// Busy cycles per packet since [`Device::mark`], of each interval in which it
-    /// counts; none if it does not count.
+    /// Ends an interval of counting cycles, and starts the next one; what has
+    /// intervals of its own need not.
+    fn sample(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Busy cycles per packet since [`Device::mark`], of each interval; none if it
+    /// does not count.
     fn cycles(&mut self) -> Result<Vec<f64>>;
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Ovs {
     /// Its own: the bridges' devices outlive the switch, but not their namespace.
     netns: Netns,
     dir: PathBuf,
+    /// Per packet, of the intervals since the mark.
+    cycles: Vec<f64>,
 }
 
 impl Ovs {
@@ -58,6 +60,7 @@ impl Ovs {
             _database: database,
             netns,
             dir: dir.to_owned(),
+            cycles: Vec::new(),
         };
         wait::until_true("ovs-vswitchd", START, || {
             ovs.check()?;
@@ -161,14 +164,21 @@ impl Device for Ovs {
     }
 
     fn mark(&mut self) -> Result<()> {
+        self.cycles.clear();
+        self.ask(&["dpif-netdev/pmd-stats-clear"])?;
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let text = self.ask(&["dpif-netdev/pmd-stats-show"])?;
+        let cycles = cycles_per_packet(&text).with_context(|| format!("no cycles in:\n{text}"))?;
+        self.cycles.push(cycles);
         self.ask(&["dpif-netdev/pmd-stats-clear"])?;
         Ok(())
     }
 
     fn cycles(&mut self) -> Result<Vec<f64>> {
-        let text = self.ask(&["dpif-netdev/pmd-stats-show"])?;
-        let cycles = cycles_per_packet(&text).with_context(|| format!("no cycles in:\n{text}"))?;
-        Ok(vec![cycles])
+        Ok(self.cycles.clone())
     }
 }
 
