@@ -17,6 +17,7 @@ pub mod local;
 pub mod measure;
 pub mod memory;
 mod plot;
+pub mod proximity;
 pub mod queue;
 pub mod realtime;
 pub mod report;

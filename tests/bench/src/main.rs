@@ -127,6 +127,8 @@ impl RunArgs {
             flows,
             sizes: or(&self.size, sizes),
             rounds: self.rounds.unwrap_or(rounds),
+            extra_rounds: if self.quick { 0 } else { 2 },
+            patience: Duration::from_secs(if self.quick { 1 } else { 10 }),
             span: Duration::from_secs_f64(self.seconds.unwrap_or(seconds).max(0.5)),
         }
     }
@@ -238,8 +240,10 @@ fn tell(sample: &Sample) {
     let cycles = sample.cycles.iter().copied().reduce(f64::min);
     let cycles = cycles.map_or(String::new(), |cycles| format!("{cycles:.0} cycles"));
     println!(
-        "{device:8}{scenario:5}{flows:>6}{sizes:>6}{:9.2} Mpps {cycles:>12} {:6.2} % lost",
+        "{device:8}{scenario:5}{flows:>6}{sizes:>6}{:9.2} Mpps {cycles:>12} {:6.2} % lost \
+         {:6} cycles round trip",
         sample.pps / 1e6,
-        sample.loss * 100.0
+        sample.loss * 100.0,
+        sample.round_trip
     );
 }

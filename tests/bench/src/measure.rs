@@ -16,6 +16,7 @@ use crate::backend::Nic;
 use crate::clock::Clock;
 use crate::dut::{DEVICE_CPU, Device, GENERATOR_CPU, Kind, Setup};
 use crate::generator::{Counts, Generator, Load, Run, Span};
+use crate::proximity;
 use crate::realtime::Exclusive;
 use crate::stats;
 use crate::traffic::{Flows, Scenario, Sizes, Traffic};
@@ -47,8 +48,31 @@ pub struct Matrix {
     pub sizes: Vec<Sizes>,
     /// How often.
     pub rounds: usize,
+    /// Most further rounds for devices that were only measured while the processors
+    /// were far apart.
+    pub extra_rounds: usize,
     /// How long each time.
     pub span: Duration,
+    /// How long to wait each time for the processors to come near.
+    pub patience: Duration,
+}
+
+impl Matrix {
+    /// Who is measured in what order in a round.
+    fn turns(&self, round: usize) -> Vec<Turn> {
+        let mut devices = self.devices.clone();
+        if round % 2 == 1 {
+            devices.reverse();
+        }
+        let turns = self.scenarios.iter().flat_map(|scenario| {
+            devices.iter().map(|kind| Turn {
+                kind: *kind,
+                scenario: *scenario,
+                round,
+            })
+        });
+        turns.collect()
+    }
 }
 
 /// One cell in one round.
@@ -71,10 +95,24 @@ pub struct Sample {
     pub pps_best: f64,
     /// Busy cycles per packet, of each interval in which the device counts.
     pub cycles: Vec<f64>,
+    /// Cycles from the generator's processor to the device's and back; the most of
+    /// several probes.
+    pub round_trip: u64,
     /// Part of the frames that the device took and did not forward.
     pub loss: f64,
     /// Frames that were checked.
     pub checked: u64,
+}
+
+impl Sample {
+    /// Whether the processors were far apart when it was measured.
+    pub fn is_far(&self) -> bool {
+        proximity::is_far(self.round_trip)
+    }
+
+    fn is_same_cell(&self, other: &Sample) -> bool {
+        self.flows == other.flows && self.sizes == other.sizes
+    }
 }
 
 /// The generator's side of the machine.
@@ -114,30 +152,23 @@ impl Rig {
     /// Measures the whole matrix; `each` gets every sample as it is there.
     pub fn run(&mut self, matrix: &Matrix, mut each: impl FnMut(&Sample)) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
-        for round in 0..matrix.rounds {
-            for scenario in &matrix.scenarios {
-                let mut devices = matrix.devices.clone();
-                if round % 2 == 1 {
-                    devices.reverse();
+        for round in 0..matrix.rounds + matrix.extra_rounds {
+            for turn in matrix.turns(round) {
+                if round >= matrix.rounds && !turn.is_wanting(&samples) {
+                    continue;
                 }
-                for kind in devices {
-                    let mut turn = Turn {
-                        kind,
-                        scenario: *scenario,
-                        round,
-                    };
-                    let found = self
-                        .take_turn(&mut turn, matrix)
-                        .with_context(|| format!("{kind}, {scenario}, round {}", round + 1))?;
-                    found.iter().for_each(&mut each);
-                    samples.extend(found);
-                }
+                let found = self.take_turn(&turn, matrix);
+                let found = found.with_context(|| {
+                    format!("{}, {}, round {}", turn.kind, turn.scenario, round + 1)
+                })?;
+                found.iter().for_each(&mut each);
+                samples.extend(found);
             }
         }
         Ok(samples)
     }
 
-    fn take_turn(&mut self, turn: &mut Turn, matrix: &Matrix) -> Result<Vec<Sample>> {
+    fn take_turn(&mut self, turn: &Turn, matrix: &Matrix) -> Result<Vec<Sample>> {
         let scenario = turn.kind.scenario(turn.scenario);
         let mut device = self.start(turn.kind, scenario)?;
         // What does no work does not know flows either.
@@ -155,8 +186,8 @@ impl Rig {
                 if number == 0 {
                     warm_up(&mut generator)?;
                 }
-                let (runs, cycles) = measure(&mut generator, device.as_mut(), matrix.span)?;
-                samples.push(turn.sample(*flows, *sizes, &runs, cycles)?);
+                let finding = measure(&mut generator, device.as_mut(), matrix)?;
+                samples.push(turn.sample(*flows, *sizes, finding)?);
             }
         }
         Ok(samples)
@@ -200,12 +231,22 @@ pub fn warm_up(generator: &mut Generator<'_>) -> Result<()> {
     bail!("in {WARM_UPS} rounds of the warm-up, slower and slower, frames were lost");
 }
 
+/// What was measured of a cell.
+#[derive(Debug)]
+struct Finding {
+    runs: Vec<Run>,
+    cycles: Vec<f64>,
+    round_trip: u64,
+}
+
 /// Measures in slices, so that one bad moment is not in all of them.
 fn measure(
     generator: &mut Generator<'_>,
     device: &mut dyn Device,
-    span: Duration,
-) -> Result<(Vec<Run>, Vec<f64>)> {
+    matrix: &Matrix,
+) -> Result<Finding> {
+    let span = matrix.span;
+    let mut round_trip = proximity::wait_near(DEVICE_CPU, matrix.patience)?;
     generator.run(Load::Full, Span::Time(SETTLE))?;
     device.mark()?;
     let mut runs = Vec::new();
@@ -216,8 +257,13 @@ fn measure(
         device.check()?;
         device.sample()?;
         runs.push(run?);
+        round_trip = round_trip.max(proximity::round_trip(DEVICE_CPU)?);
     }
-    Ok((runs, device.cycles()?))
+    Ok(Finding {
+        runs,
+        cycles: device.cycles()?,
+        round_trip,
+    })
 }
 
 /// A device's turn at a scenario.
@@ -229,7 +275,26 @@ struct Turn {
 }
 
 impl Turn {
-    fn sample(&self, flows: Flows, sizes: Sizes, runs: &[Run], cycles: Vec<f64>) -> Result<Sample> {
+    /// Whether there is no sample of some cell with the processors near.
+    fn is_wanting(&self, samples: &[Sample]) -> bool {
+        let (device, scenario) = (self.kind.to_string(), self.scenario.to_string());
+        let own = || {
+            let mine = |sample: &&Sample| sample.device == device && sample.scenario == scenario;
+            samples.iter().filter(mine)
+        };
+        own().any(|sample| {
+            own()
+                .filter(|other| other.is_same_cell(sample))
+                .all(Sample::is_far)
+        })
+    }
+
+    fn sample(&self, flows: Flows, sizes: Sizes, finding: Finding) -> Result<Sample> {
+        let Finding {
+            runs,
+            cycles,
+            round_trip,
+        } = finding;
         let windows: Vec<f64> = runs.iter().flat_map(|run| run.windows.clone()).collect();
         let counts: Counts = runs.iter().map(|run| run.counts.clone()).sum();
         Ok(Sample {
@@ -241,6 +306,7 @@ impl Turn {
             pps: stats::median(&windows).context("no window: measure for longer")?,
             pps_best: stats::greatest(&windows).context("no window")?,
             cycles,
+            round_trip,
             loss: counts.loss(),
             checked: counts.received,
         })

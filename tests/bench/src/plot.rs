@@ -43,7 +43,7 @@ pub(crate) fn draw(report: &Report) -> String {
     let height = TOP + row * places.len() as f64 + 30.0;
     let most = places
         .iter()
-        .flat_map(|place| Kind::ALL.map(|kind| rate(report, kind, place)))
+        .flat_map(|place| rates(report, place))
         .flatten()
         .fold(1.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / most;
@@ -58,8 +58,8 @@ pub(crate) fn draw(report: &Report) -> String {
         let middle = top + row / 2.0;
         let name = format!("{}, {} flows", place.scenario, place.flows);
         text(&mut svg, LEFT - 8.0, middle, "end", &name);
-        for (kind, at) in Kind::ALL.into_iter().zip(0u8..) {
-            let Some(rate) = rate(report, kind, place) else {
+        for ((kind, rate), at) in Kind::ALL.into_iter().zip(rates(report, place)).zip(0u8..) {
+            let Some(rate) = rate else {
                 continue;
             };
             let (y, width) = (top + BAR * f64::from(at), rate * scale);
@@ -82,9 +82,10 @@ pub(crate) fn draw(report: &Report) -> String {
     svg + "</svg>\n"
 }
 
-/// Million frames per second.
-fn rate(report: &Report, kind: Kind, place: &Place) -> Option<f64> {
-    report.figures(kind, place).map(|figures| figures.pps / 1e6)
+/// Million frames per second of each device.
+fn rates(report: &Report, place: &Place) -> [Option<f64>; 3] {
+    let figures = report.figures(place);
+    figures.map(|figures| Some(figures?.pps / 1e6))
 }
 
 fn legend(svg: &mut String) {

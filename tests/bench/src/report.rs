@@ -48,6 +48,8 @@ pub struct Figures {
     pub cycles: Option<[f64; 2]>,
     /// Median part of frames that the device took and lost.
     pub loss: f64,
+    /// Whether the processors were far apart in the rounds that count.
+    pub far: bool,
 }
 
 impl Report {
@@ -67,15 +69,17 @@ impl Report {
         places
     }
 
-    /// A device's figures at a place; what does no work has the same ones for every
-    /// number of flows.
-    pub fn figures(&self, kind: Kind, place: &Place) -> Option<Figures> {
+    /// A device's figures at a place, of rounds in which the processors were near, or
+    /// of those in which they were far apart.
+    fn figures_of(&self, kind: Kind, place: &Place, far: bool) -> Option<Figures> {
+        // What does no work has the same ones for every number of flows.
         let works = kind.scenario(Scenario::ALL[0]) != Scenario::Io;
         let here = |sample: &&Sample| {
             sample.device == kind.to_string()
                 && sample.scenario == place.scenario
                 && sample.sizes == place.sizes
                 && (sample.flows == place.flows || !works)
+                && sample.is_far() == far
         };
         let samples: Vec<&Sample> = self.samples.iter().filter(here).collect();
         let rates: Vec<f64> = samples.iter().map(|sample| sample.pps).collect();
@@ -85,15 +89,35 @@ impl Report {
             .iter()
             .flat_map(|sample| sample.cycles.iter().copied())
             .collect();
+        let cycles = stats::median(&cycles).zip(stats::least(&cycles));
         Some(Figures {
             pps: stats::median(&rates)?,
             range: [stats::least(&rates)?, stats::greatest(&rates)?],
             best: stats::greatest(&best)?,
-            cycles: stats::median(&cycles)
-                .zip(stats::least(&cycles))
-                .map(<[f64; 2]>::from),
+            cycles: cycles.map(<[f64; 2]>::from),
             loss: stats::median(&losses)?,
+            far,
         })
+    }
+
+    /// All devices' figures at a place, in the order of [`Kind::ALL`]. Those who were
+    /// measured with the processors near and those who were not cannot be compared:
+    /// near where all were, else far where all were, else what there is.
+    pub fn figures(&self, place: &Place) -> [Option<Figures>; 3] {
+        let all = |far| Kind::ALL.map(|kind| self.figures_of(kind, place, far));
+        let (near, far) = (all(false), all(true));
+        let complete = |some: &[Option<Figures>; 3], others: &[Option<Figures>; 3]| {
+            let mut both = some.iter().zip(others);
+            both.all(|(some, other)| some.is_some() || other.is_none())
+        };
+        if complete(&near, &far) {
+            near
+        } else if complete(&far, &near) {
+            far
+        } else {
+            let mut far = far.into_iter();
+            near.map(|figures| figures.or(far.next().flatten()))
+        }
     }
 
     /// Writes `bench.md`, `bench.json` and `bench.svg` into `dir`.
@@ -133,20 +157,15 @@ impl Report {
     }
 
     fn row(&self, place: &Place) -> String {
-        let [ours, ovs, io] = Kind::ALL.map(|kind| self.figures(kind, place));
-        let rate = |figures: &Option<Figures>| figures.as_ref().map(|figures| figures.pps);
-        let cycles = |figures: &Option<Figures>| {
-            let cycles = figures.as_ref().and_then(|figures| figures.cycles);
-            cycles.map(|[_, best]| best)
-        };
+        let [ours, ovs, io] = self.figures(place);
         let mut row = format!("| {} | {} |", place.scenario, place.flows);
         for figures in [&ours, &ovs] {
             let _ = write!(row, " {} |", spread(figures.as_ref()));
         }
         for ratio in [
-            ratio(rate(&ours), rate(&ovs)),
+            ratio(ours.as_ref(), ovs.as_ref(), |figures| Some(figures.pps)),
             text(io.as_ref().map(|io| io.pps / 1e6), 2),
-            ratio(rate(&ours), rate(&io)),
+            ratio(ours.as_ref(), io.as_ref(), |figures| Some(figures.pps)),
         ] {
             let _ = write!(row, " {ratio} |");
         }
@@ -155,7 +174,8 @@ impl Report {
             let both = both.map(|[median, best]| format!("{best:.0} ({median:.0})"));
             let _ = write!(row, " {} |", both.unwrap_or_else(|| NONE.to_owned()));
         }
-        let _ = writeln!(row, " {} |", ratio(cycles(&ovs), cycles(&ours)));
+        let best = |figures: &Figures| figures.cycles.map(|[_, best]| best);
+        let _ = writeln!(row, " {} |", ratio(ovs.as_ref(), ours.as_ref(), best));
         row
     }
 }
@@ -164,7 +184,8 @@ const NONE: &str = "";
 
 const HEAD: &str = "\nMillion frames per second, both directions together, that came out and \
 were right: median of the rounds (slowest to fastest round; best window of 0.1 s). Busy TSC \
-cycles per packet: best (median). testpmd does no work at all: it is the rig's own limit.\n";
+cycles per packet: best (median). testpmd does no work at all: it is the rig's own limit. \
+\"far\": the two processors were on different core complexes.\n";
 
 const TITLES: &str = "\
 | scenario | flows | ours, Mpps | OVS-DPDK, Mpps | ours / OVS | testpmd io, Mpps | ours / testpmd | ours, cycles | OVS-DPDK, cycles | OVS / ours |
@@ -188,11 +209,20 @@ fn spread(figures: Option<&Figures>) -> String {
         loss if loss < 0.0005 => String::new(),
         loss => format!("; {:.1} % lost", 100.0 * loss),
     };
-    format!("{median:.2} ({slowest:.2} to {fastest:.2}; {best:.2}{loss})")
+    let far = if figures.far { "; far" } else { "" };
+    format!("{median:.2} ({slowest:.2} to {fastest:.2}; {best:.2}{loss}{far})")
 }
 
-fn ratio(over: Option<f64>, under: Option<f64>) -> String {
-    text(over.zip(under).map(|(over, under)| over / under), 2)
+/// Of two devices that can be compared.
+fn ratio(
+    over: Option<&Figures>,
+    under: Option<&Figures>,
+    of: impl Fn(&Figures) -> Option<f64>,
+) -> String {
+    let pair = over.zip(under);
+    let pair = pair.filter(|(over, under)| over.far == under.far);
+    let ratio = pair.and_then(|(over, under)| Some(of(over)? / of(under)?));
+    text(ratio, 2)
 }
 
 fn text(number: Option<f64>, digits: usize) -> String {

@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::dut::{DEVICE_CPU, Kind};
 use crate::generator::{Generator, Load, Span};
 use crate::measure::{self, READY, Rig};
+use crate::proximity;
 use crate::realtime::Exclusive;
 use crate::stats;
 use crate::traffic::{Flows, Scenario, Sizes, Traffic};
 
+/// How long each round waits for the processors to come near.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Loss that is allowed.
 const LOSS: f64 = 0.01;
 /// Resolution of the rate, as a part of it.
@@ -73,12 +76,17 @@ pub fn measure(
         let mut generator = rig.generator(&traffic);
         generator.wait_ready(READY)?;
         measure::warm_up(&mut generator)?;
-        let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
         let rounds: Result<Vec<f64>> = (0..method.rounds)
-            .map(|_| round(&mut generator, method.trial))
+            .map(|_| {
+                proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+                let _exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+                round(&mut generator, method.trial)
+            })
             .collect();
         let rounds = rounds.with_context(|| format!("{kind}, {scenario}, {sizes}"))?;
         let pps = trimmed_mean(&rounds).context("no rounds")?;
+        proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+        let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
         let latency_us = LATENCY_AT
             .iter()
             .map(|part| latency(&mut generator, rig, pps * part, method.trial))
