@@ -30,8 +30,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Runs the NVE appliance in this process, as front end of two vhost-user sockets.
 ///
-/// Example, with ports of Open vSwitch with DPDK that are of type dpdkvhostuserclient's
-/// counterpart, dpdkvhostuser:
+/// Example, with a back end that listens at both sockets:
 ///
 ///   nve-hosted --trunk /run/trunk.sock --uplink /run/uplink.sock \
 ///       --config nve.json --tables tables.jsonl --cpu 1 --stats 1
