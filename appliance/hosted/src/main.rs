@@ -151,6 +151,7 @@ impl Loop {
             let after = ticks();
             if busy {
                 self.report.busy_cycles += after.wrapping_sub(before);
+                self.report.busy_turns += 1;
                 last_busy = now;
             }
             before = after;

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct Report {
     /// Ticks of the time-stamp counter in turns of the loop that had something to do.
     pub busy_cycles: u64,
+    /// Those turns.
+    pub busy_turns: u64,
     told: (u64, u64),
 }
 
@@ -19,6 +21,7 @@ struct Line<'s> {
     /// Frames that came in.
     packets: u64,
     busy_cycles: u64,
+    busy_turns: u64,
     /// Of the time since the line before.
     cycles_per_packet: f64,
     trunk: &'s NicStats,
@@ -38,6 +41,7 @@ impl Report {
             uptime_ms: stats.uptime_ms,
             packets,
             busy_cycles: self.busy_cycles,
+            busy_turns: self.busy_turns,
             cycles_per_packet: more.1 as f64 / (more.0.max(1)) as f64,
             trunk: &stats.trunk,
             uplink: &stats.uplink,

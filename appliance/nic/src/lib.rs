@@ -59,20 +59,30 @@ pub trait Nic {
     /// Such a NIC receives and sends nothing.
     fn is_broken(&self) -> bool;
 
-    /// Appends the frames that have come in to `burst`, as far as it has room, and
-    /// gives the device fresh buffers.
+    /// Finds out which frames have come in, for [`Nic::receive`], and has the processor
+    /// fetch the first `front` bytes of each, beside each other instead of one by one.
+    fn fetch(&mut self, front: usize);
+
+    /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room,
+    /// and gives the device fresh buffers.
     fn receive(&mut self, burst: &mut Burst);
 
     /// Queues a frame, of the pool that the NIC was made with; [`Nic::flush`] sends it.
     /// Hands it back if there is no room.
     fn send(&mut self, packet: Packet) -> Result<(), Packet>;
 
-    /// Sends what was queued, and takes back buffers whose frames are out.
+    /// Shows the device what was queued, and takes back buffers whose frames are out,
+    /// if they are many. [`Nic::notify`] has to follow.
     fn flush(&mut self);
 
-    /// Notifies the device of the buffers that it has, though it was before. Call
-    /// now and then: a device that lost the notification would wait for ever, and
-    /// so would we.
+    /// Notifies the device of what it was shown, if it wants to be. Waits until the
+    /// device can see all of it, so this is for once per turn of a loop, and best when
+    /// something else had to be waited for in between.
+    fn notify(&mut self);
+
+    /// Notifies the device of the buffers that it has, though it was before, and takes
+    /// back those that it is done with, however few. Call now and then: a device that
+    /// lost the notification would wait for ever, and so would we.
     fn remind(&mut self);
 
     /// Lets the device interrupt when frames come in. Returns whether some already

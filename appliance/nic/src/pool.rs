@@ -92,16 +92,22 @@ impl Pool {
         unsafe { &mut *self.free.get() }.push(index);
     }
 
-    /// Has the processor fetch what is read first of a frame in buffer `index`, behind
-    /// its headroom: the driver's header, and the frame's headers in this cache line and
-    /// the next.
+    /// Has the processor fetch `lines` cache lines of a frame in buffer `index`, behind
+    /// its headroom, the first with the driver's header. They will be written: where a
+    /// frame goes, something in its headers is changed.
     #[inline]
-    pub(crate) fn prefetch(&self, index: u32) {
+    pub(crate) fn prefetch(&self, index: u32, lines: usize) {
         let offset = usize::from(self.headroom) + DRIVER_SPACE - HEADER_LINE;
         let first = self.memory.base().as_ptr().cast_const();
         let first = first.wrapping_add((index as usize).wrapping_mul(self.stride) + offset);
-        nve_hint::prefetch_at(first);
-        nve_hint::prefetch_at(first.wrapping_add(nve_hint::LINE));
+        for line in 0..lines {
+            nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
+        }
+    }
+
+    /// Cache lines with the driver's header and the first `front` bytes of a frame.
+    pub(crate) fn lines(front: usize) -> usize {
+        (HEADER_LINE + front).div_ceil(nve_hint::LINE)
     }
 
     /// The packet in buffer `index`, as [`Pool::take`] gives it.

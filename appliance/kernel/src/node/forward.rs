@@ -98,8 +98,22 @@ impl<N: Nic> Forwarder<N> {
         self.host.pop_front()
     }
 
+    /// Forwards a burst from each side; false if there was none.
+    #[inline]
+    pub fn poll(&mut self, now: Nanos) -> bool {
+        self.ports.fetch();
+        // What the last turn sent is told of while what was fetched is on its way.
+        self.ports.notify();
+        let trunk = self.forward(now, Side::Trunk);
+        let uplink = self.forward(now, Side::Uplink);
+        if trunk || uplink {
+            self.ports.flush();
+        }
+        trunk || uplink
+    }
+
     /// Forwards a burst that came in on `side`; false if there was none.
-    pub fn poll(&mut self, now: Nanos, side: Side) -> bool {
+    fn forward(&mut self, now: Nanos, side: Side) -> bool {
         let mut burst = Burst::new();
         self.ports.nic(side).receive(&mut burst);
         if burst.is_empty() {
@@ -115,7 +129,6 @@ impl<N: Nic> Forwarder<N> {
         for (packet, verdict) in burst.into_iter().zip(verdicts) {
             self.obey(now, verdict, packet);
         }
-        self.ports.flush();
         true
     }
 
@@ -131,6 +144,7 @@ impl<N: Nic> Forwarder<N> {
 
     /// See [`Nic::arm_interrupt`], for both.
     pub fn arm_interrupts(&mut self) -> bool {
+        self.ports.notify();
         let trunk = self.ports.nic(Side::Trunk).arm_interrupt();
         let uplink = self.ports.nic(Side::Uplink).arm_interrupt();
         trunk || uplink

@@ -122,8 +122,7 @@ impl<N: Nic, E: Entropy> Node<N, E> {
 
     /// One turn: a burst from each NIC, and what is due at `now`.
     pub fn poll(&mut self, now: Nanos) -> Turn {
-        let mut busy = self.forwarder.poll(now, Side::Trunk);
-        busy |= self.forwarder.poll(now, Side::Uplink);
+        let mut busy = self.forwarder.poll(now);
         if self.forwarder.has_host_frames() || now >= self.due {
             self.serve(now);
             busy = true;

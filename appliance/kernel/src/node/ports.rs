@@ -3,6 +3,13 @@
 use nve_datapath::{NoBuffer, PartialChecksum, Side, Sink};
 use nve_nic::{Nic, Packet, Pool, Statistics};
 
+/// Bytes of a frame from the trunk that the fast path reads: a tag, IPv4, and TCP up to
+/// its flags. Of IPv6 it reads more, and waits for it.
+const TRUNK_FRONT: usize = 18 + 20 + 14;
+
+/// The same of a frame from the uplink, in front of which are 50 bytes of IPv4 and VXLAN.
+const UPLINK_FRONT: usize = 50 + 14 + 20 + 14;
+
 /// Both NICs and the pool that they share.
 #[derive(Debug)]
 pub struct Ports<N> {
@@ -40,7 +47,21 @@ impl<N: Nic> Ports<N> {
         self.pool.take()
     }
 
-    /// Sends what is queued on both sides.
+    /// Finds out what has come in on both sides, and has the front of it fetched.
+    #[inline]
+    pub fn fetch(&mut self) {
+        self.trunk.fetch(TRUNK_FRONT);
+        self.uplink.fetch(UPLINK_FRONT);
+    }
+
+    /// Notifies both devices of what they were shown, if they want to be.
+    #[inline]
+    pub fn notify(&mut self) {
+        self.trunk.notify();
+        self.uplink.notify();
+    }
+
+    /// Shows both devices what is queued.
     pub fn flush(&mut self) {
         self.trunk.flush();
         self.uplink.flush();

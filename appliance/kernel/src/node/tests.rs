@@ -70,6 +70,8 @@ impl Nic for FakeNic {
         self.wire.borrow().broken
     }
 
+    fn fetch(&mut self, _front: usize) {}
+
     fn receive(&mut self, burst: &mut Burst) {
         let mut wire = self.wire.borrow_mut();
         while !burst.is_full() {
@@ -92,6 +94,8 @@ impl Nic for FakeNic {
     }
 
     fn flush(&mut self) {}
+
+    fn notify(&mut self) {}
 
     fn remind(&mut self) {
         self.wire.borrow_mut().reminders += 1;

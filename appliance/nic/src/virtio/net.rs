@@ -4,7 +4,7 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
 
 use super::header::{self, HEADER, Received};
 use super::queue::Queue;
-use super::ring::{Layout, Ring};
+use super::ring::{self, Layout, Ring};
 use super::{Error, Features, Wiring};
 use crate::dma::DmaSource;
 use crate::pool::{Packet, Pool};
@@ -18,6 +18,9 @@ const MAX_QUEUE: u16 = 256;
 
 /// Buffers that the device is given at once: telling it takes as long as several.
 pub(super) const REFILL: usize = 32;
+
+/// Buffers that are taken back from the device at once, for the same reason.
+pub(super) const RECLAIM: usize = 64;
 
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -42,6 +45,8 @@ pub struct VirtioNet<T: Transport> {
     mtu: Option<u16>,
     receive: Queue,
     transmit: Queue,
+    /// Buffers that the device has filled, as of the last [`Nic::fetch`].
+    found: u16,
     statistics: Statistics,
 }
 
@@ -95,9 +100,11 @@ impl<T: Transport> VirtioNet<T> {
             mtu,
             receive,
             transmit,
+            found: 0,
             statistics: Statistics::default(),
         };
         nic.refill();
+        nic.notify();
         Ok(nic)
     }
 
@@ -215,7 +222,9 @@ impl<T: Transport> VirtioNet<T> {
 
     /// Takes back the buffers of frames that are out.
     fn reclaim(&mut self) {
-        for _ in 0..self.transmit.pending() {
+        let pending = self.transmit.pending();
+        self.transmit.fetch_used(pending);
+        for _ in 0..pending {
             // Dropping the packet frees its buffer.
             if self.transmit.take().is_none() {
                 break;
@@ -249,9 +258,20 @@ impl<T: Transport> Nic for VirtioNet<T> {
         self.receive.is_broken() || self.transmit.is_broken()
     }
 
+    fn fetch(&mut self, front: usize) {
+        self.found = self.receive.pending();
+        if self.found == 0 {
+            return;
+        }
+        let burst = self.found.min(crate::BURST as u16);
+        self.receive.prefetch(burst, Pool::lines(front));
+        // Those of the burst are free when it is taken.
+        let free = self.receive.room() + usize::from(burst);
+        self.receive.fetch_slots(free);
+    }
+
     fn receive(&mut self, burst: &mut Burst) {
-        let mut pending = self.receive.pending();
-        self.receive.prefetch(pending.min(crate::BURST as u16));
+        let mut pending = core::mem::take(&mut self.found);
         let (before, mut bytes) = (burst.len(), 0);
         while pending > 0 && !burst.is_full() && !self.receive.is_broken() {
             let (frame, buffers) = self.take_frame(pending);
@@ -278,7 +298,8 @@ impl<T: Transport> Nic for VirtioNet<T> {
         if self.transmit.is_full() {
             // A large replication fills the queue by itself: what the device does
             // not know of, it cannot give back.
-            self.flush();
+            self.transmit.publish();
+            self.reclaim();
             if self.transmit.is_full() {
                 return Err(packet);
             }
@@ -297,10 +318,22 @@ impl<T: Transport> Nic for VirtioNet<T> {
 
     fn flush(&mut self) {
         self.transmit.publish();
-        self.reclaim();
+        if self.transmit.outstanding() >= RECLAIM.min(self.transmit.size() / 2) {
+            self.reclaim();
+        }
+        self.transmit.fetch_slots(crate::BURST);
+    }
+
+    fn notify(&mut self) {
+        if self.receive.is_unheard() || self.transmit.is_unheard() {
+            ring::barrier();
+            self.receive.notify();
+            self.transmit.notify();
+        }
     }
 
     fn remind(&mut self) {
+        self.reclaim();
         self.receive.remind();
         self.transmit.remind();
     }

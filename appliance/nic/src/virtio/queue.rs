@@ -110,10 +110,46 @@ impl Queue {
     }
 
     /// Shows the device what was posted.
+    #[inline]
     pub(crate) fn publish(&mut self) {
-        if !self.broken && self.ring.publish() {
+        if !self.broken {
+            self.ring.publish();
+        }
+    }
+
+    /// Whether the device has not been asked yet if it wants to be notified.
+    #[inline]
+    pub(crate) fn is_unheard(&self) -> bool {
+        !self.broken && self.ring.is_unheard()
+    }
+
+    /// Notifies the device of what it was shown if it wants to be. There has to have
+    /// been a [`barrier`](super::ring::barrier) since [`Queue::publish`].
+    #[inline]
+    pub(crate) fn notify(&mut self) {
+        if self.is_unheard() && self.ring.wants_notification() {
             self.doorbell.ring();
         }
+    }
+
+    /// Has the processor fetch the `count` descriptors that are written next.
+    #[inline]
+    pub(crate) fn fetch_slots(&mut self, count: usize) {
+        let count = count.min(self.slots.len());
+        // There are no more slots than 16 bits can tell apart.
+        self.ring.fetch_slots(count as u16);
+    }
+
+    /// Has the processor fetch what says which of `count` packets came back.
+    #[inline]
+    pub(crate) fn fetch_used(&self, count: u16) {
+        self.ring.fetch_used(count);
+    }
+
+    /// How many packets are with the device.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     /// Notifies the device, wanted or not, if it has packets.
@@ -135,14 +171,14 @@ impl Queue {
         })
     }
 
-    /// Has the processor fetch the front of the next `count` packets that the device
-    /// returned, [`Queue::pending`] at most, beside each other instead of one by one.
+    /// Has the processor fetch `lines` cache lines of each of the next `count` packets
+    /// that the device returned, [`Queue::pending`] at most.
     #[inline]
-    pub(crate) fn prefetch(&self, count: u16) {
+    pub(crate) fn prefetch(&self, count: u16, lines: usize) {
         for ahead in 0..count {
             let slot = self.slots.get(self.ring.peek(ahead).id as usize);
             if let Some(index) = slot.copied().filter(|index| *index != NONE) {
-                self.pool.prefetch(index);
+                self.pool.prefetch(index, lines);
             }
         }
     }

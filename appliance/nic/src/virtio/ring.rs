@@ -83,8 +83,12 @@ pub(crate) struct Ring {
     mask: usize,
     /// Free-running index of the next available entry.
     next: u16,
-    /// What the device was last told of `next`.
+    /// What the device was last shown of `next`.
     published: u16,
+    /// What `published` was when the device was last asked if it wants notifications.
+    heard: u16,
+    /// Up to which descriptor the processor has been told to fetch.
+    fetched: u16,
     /// Free-running index of the next used entry.
     consumed: u16,
     event_idx: bool,
@@ -104,6 +108,8 @@ impl Ring {
             mask: usize::from(size) - 1,
             next: 0,
             published: 0,
+            heard: 0,
+            fetched: 0,
             consumed: 0,
             event_idx,
         };
@@ -155,23 +161,63 @@ impl Ring {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Shows the device what was posted. Returns whether it wants to be notified.
+    /// Shows the device what was posted.
     #[inline]
-    pub(crate) fn publish(&mut self) -> bool {
-        if self.next == self.published {
-            return false;
+    pub(crate) fn publish(&mut self) {
+        if self.next != self.published {
+            // Release: entries and descriptors are visible before the index.
+            self.available_word(1).store(self.next, Ordering::Release);
+            self.published = self.next;
         }
-        // Release: entries and descriptors are visible before the index.
-        self.available_word(1).store(self.next, Ordering::Release);
-        // The device writes its wish, then reads our index; we write the index,
-        // then read its wish. Only a full barrier on both sides orders these.
-        fence(Ordering::SeqCst);
-        let before = core::mem::replace(&mut self.published, self.next);
+    }
+
+    /// Whether the device was shown something and not asked since if it wants to be
+    /// notified.
+    #[inline]
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.heard != self.published
+    }
+
+    /// Whether the device wants to be notified of what it was shown since this was last
+    /// asked. There has to have been a [`barrier`] since [`Ring::publish`].
+    #[inline]
+    pub(crate) fn wants_notification(&mut self) -> bool {
+        let before = core::mem::replace(&mut self.heard, self.published);
         if self.event_idx {
             let event = self.used_word(self.event_offset()).load(Ordering::Relaxed);
-            crossed(event, self.next, before)
+            crossed(event, self.published, before)
         } else {
             self.used_word(0).load(Ordering::Relaxed) & NO_NOTIFY == 0
+        }
+    }
+
+    /// Has the processor fetch the next `count` descriptors, which are not with the
+    /// device, to be written.
+    #[inline]
+    pub(crate) fn fetch_slots(&mut self, count: u16) {
+        const PER_LINE: u16 = (nve_hint::LINE / size_of::<Descriptor>()) as u16;
+
+        let ahead = self.fetched.wrapping_sub(self.next);
+        if ahead >= 1 << 15 {
+            self.fetched = self.next;
+        }
+        while self.fetched.wrapping_sub(self.next) < count {
+            let at = usize::from(self.fetched) & self.mask;
+            let table = self.memory.base().as_ptr().cast::<Descriptor>();
+            nve_hint::prefetch_write_at(table.wrapping_add(at).cast());
+            self.fetched = (self.fetched | (PER_LINE - 1)).wrapping_add(1);
+        }
+    }
+
+    /// Has the processor fetch the next `count` entries of the used ring.
+    #[inline]
+    pub(crate) fn fetch_used(&self, count: u16) {
+        const PER_LINE: usize = nve_hint::LINE / size_of::<UsedElement>();
+
+        for ahead in (0..count).step_by(PER_LINE) {
+            let at = usize::from(self.consumed.wrapping_add(ahead)) & self.mask;
+            let ring = self.memory.base().as_ptr().wrapping_add(self.layout.used + 4);
+            nve_hint::prefetch_at(ring.cast::<UsedElement>().wrapping_add(at).cast());
         }
     }
 
@@ -221,8 +267,8 @@ impl Ring {
         } else {
             self.available_word(0).store(0, Ordering::Relaxed);
         }
-        // As in `publish`: our wish is visible before we look at the index.
-        fence(Ordering::SeqCst);
+        // Our wish is visible before we look at the index.
+        barrier();
         self.pending() != Ok(0)
     }
 
@@ -270,6 +316,14 @@ impl Ring {
     }
 }
 
+/// To be put between what is written for the device and what is read of it then. The
+/// device writes its wish, then reads our index; we write the index, then read its wish.
+/// Only a full barrier on both sides orders these.
+#[inline]
+pub(crate) fn barrier() {
+    fence(Ordering::SeqCst);
+}
+
 /// Whether an index that went from `before` to `after` has passed `event`
 /// (virtio 1.2, 2.7.7.2, in arithmetic that wraps).
 fn crossed(event: u16, after: u16, before: u16) -> bool {
@@ -290,6 +344,11 @@ mod tests {
     fn post(ring: &mut Ring) {
         // SAFETY: the test's device does not touch buffers.
         unsafe { ring.post(0x1000, 64, true) };
+    }
+
+    fn publish(ring: &mut Ring) -> bool {
+        ring.publish();
+        ring.is_unheard() && ring.wants_notification()
     }
 
     #[test]
@@ -342,14 +401,14 @@ mod tests {
     #[test]
     fn the_device_is_notified_when_its_event_is_passed() {
         let (mut ring, device) = ring(4, true);
-        assert!(!ring.publish());
+        assert!(!publish(&mut ring));
         for _ in 0..=u16::MAX {
             device.set_avail_event(ring.next);
             post(&mut ring);
-            assert!(ring.publish(), "{}", ring.next);
+            assert!(publish(&mut ring), "{}", ring.next);
             device.set_avail_event(ring.next.wrapping_add(1));
             post(&mut ring);
-            assert!(!ring.publish(), "{}", ring.next);
+            assert!(!publish(&mut ring), "{}", ring.next);
             ring.consumed = ring.next;
         }
     }
@@ -358,10 +417,10 @@ mod tests {
     fn without_event_index_the_flags_decide() {
         let (mut ring, device) = ring(4, false);
         post(&mut ring);
-        assert!(ring.publish());
+        assert!(publish(&mut ring));
         device.set_used_flags(NO_NOTIFY);
         post(&mut ring);
-        assert!(!ring.publish());
+        assert!(!publish(&mut ring));
         assert!(!device.wants_interrupt(0));
         assert!(!ring.arm());
         assert!(device.wants_interrupt(0));

@@ -28,8 +28,14 @@ fn running(features: Features) -> (VirtioNet<Handle>, Handle, &'static Pool) {
 
 fn receive(nic: &mut impl Nic) -> Burst {
     let mut burst = Burst::new();
+    nic.fetch(60);
     nic.receive(&mut burst);
     burst
+}
+
+fn flush(nic: &mut impl Nic) {
+    nic.flush();
+    nic.notify();
 }
 
 fn frame(length: usize) -> Vec<u8> {
@@ -66,9 +72,9 @@ fn a_device_is_reminded_of_what_it_has_and_of_nothing_else() {
     let mut packet = pool.take().unwrap();
     packet.append(&[&frame(60)]).unwrap();
     nic.send(packet).unwrap();
-    nic.flush();
+    flush(&mut nic);
     bells();
-    nic.flush();
+    flush(&mut nic);
     assert_eq!(bells(), [u16::MAX; 2], "it was told already");
     nic.remind();
     assert_eq!(bells(), [0, 1]);
@@ -245,7 +251,7 @@ fn an_index_from_nowhere_breaks_the_ring() {
     assert!(nic.is_broken());
     let (mut nic, device, pool) = running(Features::all());
     device.set(|device| device.rings[1].set_index(1));
-    nic.flush();
+    nic.remind();
     assert!(nic.is_broken());
     assert!(nic.send(pool.take().unwrap()).is_err());
 }
@@ -262,11 +268,11 @@ fn frames_go_out_with_one_notification_and_buffers_come_back() {
             nic.send(packet).unwrap();
         }
         assert_eq!(device.collect().len(), 0, "not before the flush");
-        nic.flush();
+        flush(&mut nic);
         let sent = device.collect();
         assert_eq!(sent.len(), 3);
         assert_eq!(sent[2], (header::emit(None), frame(62)));
-        nic.flush();
+        nic.remind();
         assert_eq!(pool.available(), free);
     }
     assert_eq!(nic.statistics().tx_packets, 3000);
@@ -279,7 +285,7 @@ fn a_full_queue_hands_the_frame_back() {
     for _ in 0..16 {
         nic.send(pool.take().unwrap()).unwrap();
     }
-    nic.flush();
+    flush(&mut nic);
     assert!(nic.send(pool.take().unwrap()).is_err());
     assert_eq!(device.collect().len(), 16);
     assert!(nic.send(pool.take().unwrap()).is_ok());
@@ -297,7 +303,7 @@ fn a_received_buffer_is_sent_on_without_a_copy() {
     packet.set_range(0, 128 + 100).unwrap();
     let address = packet.bytes().as_ptr();
     to.send(packet).unwrap();
-    to.flush();
+    flush(&mut to);
     let mut seen = 0;
     to_device.set(|device| {
         seen = device.rings[1].descriptor(0).0;
@@ -319,7 +325,7 @@ fn partial_checksums_go_to_the_device_or_are_completed() {
         packet.append(&[&frame(60)]).unwrap();
         packet.set_partial(Some(partial));
         nic.send(packet).unwrap();
-        nic.flush();
+        flush(&mut nic);
         let sent = device.collect();
         let mut completed = frame(60);
         partial.complete(&mut completed).unwrap();
@@ -401,7 +407,7 @@ proptest! {
             for packet in burst {
                 let _ = nic.send(packet);
             }
-            nic.flush();
+            flush(&mut nic);
             prop_assert!(pool.available() <= 64);
         }
     }
