@@ -63,16 +63,16 @@ pub trait Nic {
     /// fetch the first `front` bytes of each, beside each other instead of one by one.
     fn fetch(&mut self, front: usize);
 
-    /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room,
-    /// and gives the device fresh buffers.
+    /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room.
     fn receive(&mut self, burst: &mut Burst);
 
     /// Queues a frame, of the pool that the NIC was made with; [`Nic::flush`] sends it.
     /// Hands it back if there is no room.
     fn send(&mut self, packet: Packet) -> Result<(), Packet>;
 
-    /// Shows the device what was queued, and takes back buffers whose frames are out,
-    /// if they are many. [`Nic::notify`] has to follow.
+    /// Shows the device what was queued; takes back buffers whose frames are out and
+    /// gives it fresh ones to receive into, if they are many. [`Nic::notify`] has to
+    /// follow.
     fn flush(&mut self);
 
     /// Notifies the device of what it was shown, if it wants to be. Waits until the
@@ -80,8 +80,8 @@ pub trait Nic {
     /// something else had to be waited for in between.
     fn notify(&mut self);
 
-    /// Notifies the device of the buffers that it has, though it was before, and takes
-    /// back those that it is done with, however few. Call now and then: a device that
+    /// Takes back buffers whose frames are out and gives the device fresh ones, however
+    /// few, and notifies it of those that it has, though it was before. Call now and then: a device that
     /// lost the notification would wait for ever, and so would we.
     fn remind(&mut self);
 

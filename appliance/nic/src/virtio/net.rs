@@ -120,7 +120,9 @@ impl<T: Transport> VirtioNet<T> {
                 break;
             };
             let room = packet.capacity();
-            self.receive.post(packet, room, true);
+            if self.receive.post(packet, room, true).is_err() {
+                break;
+            }
         }
         self.receive.publish();
     }
@@ -286,23 +288,14 @@ impl<T: Transport> Nic for VirtioNet<T> {
         }
         self.statistics.rx_packets += (burst.len() - before) as u64;
         self.statistics.rx_bytes += bytes;
-        if self.receive.room() >= REFILL.min(self.receive.size() / 2) {
-            self.refill();
-        }
     }
 
     fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
-        if !packet.is_of(self.pool) {
-            return Err(packet);
-        }
         if self.transmit.is_full() {
             // A large replication fills the queue by itself: what the device does
             // not know of, it cannot give back.
             self.transmit.publish();
             self.reclaim();
-            if self.transmit.is_full() {
-                return Err(packet);
-            }
         }
         if packet.partial().is_none() {
             *packet.header_mut::<HEADER>().0 = header::PLAIN;
@@ -310,14 +303,17 @@ impl<T: Transport> Nic for VirtioNet<T> {
             self.prepare(&mut packet);
         }
         let length = packet.len();
+        self.transmit.post(packet, length, false)?;
         self.statistics.tx_packets += 1;
         self.statistics.tx_bytes += length as u64;
-        self.transmit.post(packet, length, false);
         Ok(())
     }
 
     fn flush(&mut self) {
         self.transmit.publish();
+        if self.receive.room() >= REFILL.min(self.receive.size() / 2) {
+            self.refill();
+        }
         if self.transmit.outstanding() >= RECLAIM.min(self.transmit.size() / 2) {
             self.reclaim();
         }
@@ -334,6 +330,7 @@ impl<T: Transport> Nic for VirtioNet<T> {
 
     fn remind(&mut self) {
         self.reclaim();
+        self.refill();
         self.receive.remind();
         self.transmit.remind();
     }

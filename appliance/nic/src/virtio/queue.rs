@@ -37,16 +37,14 @@ const NONE: u32 = u32::MAX;
 /// them has to wait until the next slot in turn is back: then the queue is full.
 ///
 /// Invariant: slot `n` holds the number of a buffer of `pool`, which is in no packet and
-/// not free, exactly while descriptor `n` is with the device.
+/// not free, exactly while descriptor `n` is with the device. A queue whose ring the
+/// device broke has no slots any more: the buffers in it stay with the device.
 #[derive(Debug)]
 pub(crate) struct Queue {
     ring: Ring,
     pool: &'static Pool,
     slots: Vec<u32>,
-    /// How many packets are with the device.
-    outstanding: usize,
     doorbell: Doorbell,
-    broken: bool,
 }
 
 impl Queue {
@@ -56,16 +54,19 @@ impl Queue {
             ring,
             pool,
             slots: alloc::vec![NONE; usize::from(size)],
-            outstanding: 0,
             doorbell,
-            broken: false,
         }
     }
 
-    /// Whether the device broke the ring. Such a queue gives and takes nothing;
-    /// the packets in it stay with the device.
+    /// Whether the device broke the ring. Such a queue gives and takes nothing.
+    #[inline]
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken
+        self.slots.is_empty()
+    }
+
+    #[cold]
+    fn break_off(&mut self) {
+        self.slots = Vec::new();
     }
 
     /// How many packets it holds at most.
@@ -77,42 +78,49 @@ impl Queue {
     /// How many packets are missing until it is full.
     #[inline]
     pub(crate) fn room(&self) -> usize {
-        match self.broken {
-            true => 0,
-            false => self.slots.len() - self.outstanding,
-        }
+        self.slots.len().saturating_sub(self.outstanding())
+    }
+
+    /// How many packets are with the device.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.ring.outstanding().into()
     }
 
     /// Whether there is no slot for another packet.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        let next = self.slots.get(self.ring.slot());
-        self.broken || next != Some(&NONE)
+        self.slots.get(self.ring.slot()) != Some(&NONE)
     }
 
-    /// Offers the header in front of `packet` and the `length` bytes behind it.
-    /// The caller has checked that there is a slot and that the buffer has the
-    /// bytes, and that the packet is of the queue's pool: one of another is dropped.
+    /// Offers the header in front of `packet` and the `length` bytes behind it, which
+    /// the caller has checked that the buffer has. Hands the packet back if there is no
+    /// slot, or if it is not of the queue's pool.
     #[inline]
-    pub(crate) fn post(&mut self, mut packet: Packet, length: usize, writable: bool) {
+    pub(crate) fn post(
+        &mut self,
+        mut packet: Packet,
+        length: usize,
+        writable: bool,
+    ) -> Result<(), Packet> {
         debug_assert!(length <= packet.capacity());
-        if !packet.is_of(self.pool) {
-            return;
-        }
-        let (_, address) = packet.header_mut::<HEADER>();
-        if let Some(place @ &mut NONE) = self.slots.get_mut(self.ring.slot()) {
-            *place = packet.into_index();
-            self.outstanding += 1;
-            // SAFETY: the buffer stays in its slot, where nobody accesses it, until the
-            // device returns the slot, which was empty.
-            unsafe { self.ring.post(address, (HEADER + length) as u32, writable) };
+        match self.slots.get_mut(self.ring.slot()) {
+            Some(place @ &mut NONE) if packet.is_of(self.pool) => {
+                let (_, address) = packet.header_mut::<HEADER>();
+                *place = packet.into_index();
+                // SAFETY: the buffer stays in its slot, where nobody accesses it, until
+                // the device returns the slot, which was empty.
+                unsafe { self.ring.post(address, (HEADER + length) as u32, writable) };
+                Ok(())
+            }
+            _ => Err(packet),
         }
     }
 
     /// Shows the device what was posted.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        if !self.broken {
+        if !self.is_broken() {
             self.ring.publish();
         }
     }
@@ -120,7 +128,7 @@ impl Queue {
     /// Whether the device has not been asked yet if it wants to be notified.
     #[inline]
     pub(crate) fn is_unheard(&self) -> bool {
-        !self.broken && self.ring.is_unheard()
+        !self.is_broken() && self.ring.is_unheard()
     }
 
     /// Notifies the device of what it was shown if it wants to be. There has to have
@@ -146,15 +154,9 @@ impl Queue {
         self.ring.fetch_used(count);
     }
 
-    /// How many packets are with the device.
-    #[inline]
-    pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding
-    }
-
     /// Notifies the device, wanted or not, if it has packets.
     pub(crate) fn remind(&self) {
-        if !self.broken && self.outstanding > 0 {
+        if !self.is_broken() && self.outstanding() > 0 {
             self.doorbell.ring();
         }
     }
@@ -162,11 +164,11 @@ impl Queue {
     /// How many packets [`Queue::take`] can take. Breaks the queue if the device's
     /// index is bad.
     pub(crate) fn pending(&mut self) -> u16 {
-        if self.broken {
+        if self.is_broken() {
             return 0;
         }
         self.ring.pending().unwrap_or_else(|_| {
-            self.broken = true;
+            self.break_off();
             0
         })
     }
@@ -192,11 +194,10 @@ impl Queue {
         let slot = self.slots.get_mut(used.id as usize);
         match slot.map_or(NONE, |slot| core::mem::replace(slot, NONE)) {
             NONE => {
-                self.broken = true;
+                self.break_off();
                 None
             }
             index => {
-                self.outstanding -= 1;
                 // SAFETY: by the invariant, and the slot does not have it any more.
                 Some((unsafe { self.pool.packet(index) }, used.length))
             }
@@ -205,7 +206,7 @@ impl Queue {
 
     /// See [`Ring::arm`]; a broken queue has nothing to wait for.
     pub(crate) fn arm(&mut self) -> bool {
-        !self.broken && self.ring.arm()
+        !self.is_broken() && self.ring.arm()
     }
 
     /// See [`Ring::disarm`].

@@ -131,6 +131,12 @@ impl Ring {
         ]
     }
 
+    /// How many buffers were posted and not yet taken back.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> u16 {
+        self.next.wrapping_sub(self.consumed)
+    }
+
     /// The slot of the next buffer to be offered.
     #[inline]
     pub(crate) fn slot(&self) -> usize {
@@ -145,18 +151,17 @@ impl Ring {
     /// the slot; the slot is not with the device.
     #[inline]
     pub(crate) unsafe fn post(&mut self, address: u64, length: u32, writable: bool) {
-        let descriptor = Descriptor {
-            address,
-            length,
-            flags: if writable { WRITE } else { 0 },
-            next: 0,
-        };
+        // Two words: each store may have to wait for the device's end of the line.
+        let flags = if writable { WRITE } else { 0 };
+        let rest = u64::from(length) | u64::from(flags) << 32;
         let at = self.slot();
         // SAFETY: below the size by the mask, so in the descriptor table; the
         // device does not read this descriptor before it is published.
         unsafe {
             let table = self.memory.base().cast::<Descriptor>();
-            table.add(at).write_volatile(descriptor);
+            let [first, second] = [0, 1].map(|word| table.add(at).cast::<u64>().add(word));
+            first.write_volatile(address.to_le());
+            second.write_volatile(rest.to_le());
         }
         self.next = self.next.wrapping_add(1);
     }

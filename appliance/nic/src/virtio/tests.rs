@@ -30,6 +30,7 @@ fn receive(nic: &mut impl Nic) -> Burst {
     let mut burst = Burst::new();
     nic.fetch(60);
     nic.receive(&mut burst);
+    flush(nic);
     burst
 }
 
