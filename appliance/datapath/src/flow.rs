@@ -394,6 +394,13 @@ impl FlowCache {
         }
     }
 
+    /// Whether packets of the flow that is at home there go into a tunnel, most likely.
+    #[inline(always)]
+    pub(crate) fn is_tunnelled(&self, home: Home) -> bool {
+        let entry = self.entries.get(home.0 as usize);
+        entry.is_some_and(|entry| matches!(entry.known.path.exit, Exit::Tunnel(_)))
+    }
+
     /// The places of a set, in the order in which they are looked at.
     #[inline]
     fn places(home: Home) -> impl Iterator<Item = usize> {

@@ -169,6 +169,9 @@ pub trait Burst {
     /// A frame by its number; `None` if there is none.
     fn frame(&mut self, at: usize) -> Option<Frame<'_>>;
 
+    /// Has the processor fetch what is in front of a frame, where outer headers will be.
+    fn fetch_headroom(&self, at: usize);
+
     /// Takes a frame back from the datapath, with what is to be done with it.
     fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict);
 }
@@ -182,6 +185,8 @@ impl Burst for (&mut [Frame<'_>], &mut [Verdict]) {
     fn frame(&mut self, at: usize) -> Option<Frame<'_>> {
         self.0.get_mut(at).map(Frame::reborrow)
     }
+
+    fn fetch_headroom(&self, _at: usize) {}
 
     fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict) {
         if let (Some(frame), Some(room)) = (self.0.get_mut(at), self.1.get_mut(at)) {

@@ -41,6 +41,8 @@ use crate::{checksum, dscp, icmp, rewrite, spoof};
 
 /// Connections that are looked at for expiry with each burst, and in each tick.
 const AGED_PER_BURST: usize = 2;
+/// How many frames before its turn a frame's headroom is fetched.
+const AHEAD: usize = 6;
 const AGED_PER_TICK: usize = 1024;
 
 /// What the datapath must know of its NICs and of its memory.
@@ -197,14 +199,20 @@ impl Datapath {
         if self.capture.is_some() {
             return self.process_captured(now, ingress, burst, sink);
         }
-        let mut seen = core::mem::take(&mut self.seen);
-        for (at, seen) in seen.iter_mut().enumerate().take(burst.len()) {
+        let mut all = core::mem::take(&mut self.seen);
+        for (at, seen) in all.iter_mut().enumerate().take(burst.len()) {
             if let Some(frame) = burst.frame(at) {
                 self.look(ingress, &frame, seen);
             }
         }
         let mut witness = Live::new(sink);
-        for (at, seen) in seen.iter().enumerate().take(burst.len()) {
+        for (at, seen) in all.iter().enumerate().take(burst.len()) {
+            if let Some(later) = all.get(at + AHEAD)
+                && ingress == Side::Trunk
+                && self.flows.is_tunnelled(later.home())
+            {
+                burst.fetch_headroom(at + AHEAD);
+            }
             let Some(mut frame) = burst.frame(at) else {
                 continue;
             };
@@ -212,7 +220,7 @@ impl Datapath {
             let extent = frame.extent();
             burst.give_back(at, extent, verdict);
         }
-        self.seen = seen;
+        self.seen = all;
     }
 
     /// The same, with copies of what passes the captured VAP.

@@ -182,6 +182,14 @@ impl Packet {
         self.length == 0
     }
 
+    /// Has the processor fetch the cache line in front of the frame and its driver's
+    /// header, to be written.
+    #[inline]
+    pub fn fetch_headroom(&self) {
+        let offset = (DRIVER_SPACE + self.start()).saturating_sub(HEADER_LINE + 1);
+        nve_hint::prefetch_write_at(self.pool.address(self.index, offset).as_ptr());
+    }
+
     /// The frame's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {

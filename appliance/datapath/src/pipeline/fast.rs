@@ -49,6 +49,12 @@ impl Seen {
         inner: (0, 0),
     };
 
+    /// Where its flow is looked for.
+    #[inline]
+    pub(super) fn home(&self) -> Home {
+        self.home
+    }
+
     #[inline]
     fn span(&self) -> Span {
         Span {

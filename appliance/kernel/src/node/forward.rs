@@ -40,6 +40,13 @@ impl nve_datapath::Burst for Arrived<'_> {
     }
 
     #[inline]
+    fn fetch_headroom(&self, at: usize) {
+        if let Some(packet) = self.packets.get(at) {
+            packet.fetch_headroom();
+        }
+    }
+
+    #[inline]
     fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict) {
         let (Some(packet), Some(room)) = (self.packets.get_mut(at), self.verdicts.get_mut(at))
         else {
