@@ -166,6 +166,9 @@ pub trait Burst {
         self.len() == 0
     }
 
+    /// The bytes of a frame by its number; none if there is no such frame.
+    fn bytes(&self, at: usize) -> &[u8];
+
     /// A frame by its number; `None` if there is none.
     fn frame(&mut self, at: usize) -> Option<Frame<'_>>;
 
@@ -180,6 +183,10 @@ pub trait Burst {
 impl Burst for (&mut [Frame<'_>], &mut [Verdict]) {
     fn len(&self) -> usize {
         self.0.len().min(self.1.len())
+    }
+
+    fn bytes(&self, at: usize) -> &[u8] {
+        self.0.get(at).map(Frame::bytes).unwrap_or_default()
     }
 
     fn frame(&mut self, at: usize) -> Option<Frame<'_>> {

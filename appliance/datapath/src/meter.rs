@@ -68,21 +68,27 @@ impl Bucket {
 
     #[inline]
     fn refill(&mut self, nanos: u64) {
-        let room = self.capacity.abs_diff(self.tokens);
+        // No more than there is room for, so this does not wrap.
+        let room = self.capacity.wrapping_sub(self.tokens) as u64;
         let gain = u64::from(self.rate).saturating_mul(nanos).min(room);
-        self.tokens = self.tokens.saturating_add_unsigned(gain);
+        self.tokens = self.tokens.wrapping_add_unsigned(gain);
+    }
+
+    /// What something costs here: nothing, if there is no limit.
+    #[inline]
+    fn price(&self, cost: i64) -> i64 {
+        if self.rate == 0 { 0 } else { cost }
     }
 
     #[inline]
-    fn has(&self, cost: i64) -> bool {
-        self.rate == 0 || self.tokens >= cost.min(self.capacity)
+    fn has(&self, price: i64) -> bool {
+        self.tokens >= price.min(self.capacity)
     }
 
+    /// It has the price, and at worst owes all of it: far from wrapping.
     #[inline]
-    fn take(&mut self, cost: i64) {
-        if self.rate != 0 {
-            self.tokens = self.tokens.saturating_sub(cost);
-        }
+    fn take(&mut self, price: i64) {
+        self.tokens = self.tokens.wrapping_sub(price);
     }
 
     /// Fills the bucket to the same part as `old` was: of the same limit, exactly.
@@ -161,11 +167,12 @@ impl Meter {
     #[inline]
     pub fn admit(&mut self, now: Nanos, bytes: u32) -> bool {
         self.pass_time(now);
-        let cost = i64::from(bytes) * BYTE;
-        let admitted = self.bits.has(cost) && self.packets.has(PACKET);
+        let bits = self.bits.price(i64::from(bytes) * BYTE);
+        let packets = self.packets.price(PACKET);
+        let admitted = self.bits.has(bits) && self.packets.has(packets);
         if admitted {
-            self.bits.take(cost);
-            self.packets.take(PACKET);
+            self.bits.take(bits);
+            self.packets.take(packets);
         }
         admitted
     }

@@ -201,9 +201,7 @@ impl Datapath {
         }
         let mut all = core::mem::take(&mut self.seen);
         for (at, seen) in all.iter_mut().enumerate().take(burst.len()) {
-            if let Some(frame) = burst.frame(at) {
-                self.look(ingress, &frame, seen);
-            }
+            self.look(ingress, burst.bytes(at), seen);
         }
         let mut witness = Live::new(sink);
         for (at, seen) in all.iter().enumerate().take(burst.len()) {
@@ -242,7 +240,7 @@ impl Datapath {
                 tap.copy(Direction::Egress, &[frame.bytes()]);
             }
             let mut seen = Seen::NOTHING;
-            self.look(ingress, &frame, &mut seen);
+            self.look(ingress, frame.bytes(), &mut seen);
             let mut witness = Live::new(&mut tap);
             let verdict = self.process_seen(now, ingress, &mut frame, &seen, &mut witness);
             if verdict == Verdict::Send(Side::Trunk) {

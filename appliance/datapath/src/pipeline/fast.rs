@@ -68,12 +68,12 @@ impl Seen {
 impl Datapath {
     /// Looks at a frame, and has the memory fetched in which its flow will be looked for.
     #[inline(always)]
-    pub(super) fn look(&self, ingress: Side, frame: &Frame<'_>, seen: &mut Seen) {
+    pub(super) fn look(&self, ingress: Side, frame: &[u8], seen: &mut Seen) {
         seen.is_ordinary = self.see(ingress, frame, seen).is_some();
     }
 
     #[inline(always)]
-    fn see(&self, ingress: Side, frame: &Frame<'_>, seen: &mut Seen) -> Option<()> {
+    fn see(&self, ingress: Side, frame: &[u8], seen: &mut Seen) -> Option<()> {
         let (glance, inner) = self.glance(ingress, frame)?;
         let home = self.flows.home(&glance.key);
         self.flows.prefetch(home);
@@ -94,12 +94,12 @@ impl Datapath {
     }
 
     #[inline(always)]
-    fn glance(&self, ingress: Side, frame: &Frame<'_>) -> Option<(Glance, (u16, u16))> {
+    fn glance(&self, ingress: Side, frame: &[u8]) -> Option<(Glance, (u16, u16))> {
         match ingress {
-            Side::Trunk => Some((Glance::of_vap(frame.bytes())?, (0, 0))),
+            Side::Trunk => Some((Glance::of_vap(frame)?, (0, 0))),
             Side::Uplink => {
                 let uplink = self.underlay.uplink();
-                let seen = uplink::glance(uplink, &self.tables, frame.bytes())?;
+                let seen = uplink::glance(uplink, &self.tables, frame)?;
                 // An outer packet has at most 65,535 bytes, and so has what is in it.
                 let inner = (seen.inner as u16, u16::try_from(seen.end).ok()?);
                 Some((seen.glance, inner))

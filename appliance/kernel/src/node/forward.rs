@@ -31,6 +31,11 @@ impl nve_datapath::Burst for Arrived<'_> {
     }
 
     #[inline]
+    fn bytes(&self, at: usize) -> &[u8] {
+        self.packets.get(at).map(Packet::bytes).unwrap_or_default()
+    }
+
+    #[inline]
     fn frame(&mut self, at: usize) -> Option<Frame<'_>> {
         let packet = self.packets.get_mut(at)?;
         let (start, length) = (packet.start(), packet.len());

@@ -222,6 +222,14 @@ impl<T: Transport> VirtioNet<T> {
         *packet.header_mut::<HEADER>().0 = header::emit(partial);
     }
 
+    /// A large replication fills the queue by itself: what the device does not know of,
+    /// it cannot give back.
+    #[cold]
+    fn make_room(&mut self) {
+        self.transmit.publish();
+        self.reclaim();
+    }
+
     /// Takes back the buffers of frames that are out.
     fn reclaim(&mut self) {
         let pending = self.transmit.pending();
@@ -290,12 +298,10 @@ impl<T: Transport> Nic for VirtioNet<T> {
         self.statistics.rx_bytes += bytes;
     }
 
+    #[inline(always)]
     fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
         if self.transmit.is_full() {
-            // A large replication fills the queue by itself: what the device does
-            // not know of, it cannot give back.
-            self.transmit.publish();
-            self.reclaim();
+            self.make_room();
         }
         if packet.partial().is_none() {
             *packet.header_mut::<HEADER>().0 = header::PLAIN;

@@ -221,7 +221,11 @@ impl Ring {
 
         for ahead in (0..count).step_by(PER_LINE) {
             let at = usize::from(self.consumed.wrapping_add(ahead)) & self.mask;
-            let ring = self.memory.base().as_ptr().wrapping_add(self.layout.used + 4);
+            let ring = self
+                .memory
+                .base()
+                .as_ptr()
+                .wrapping_add(self.layout.used + 4);
             nve_hint::prefetch_at(ring.cast::<UsedElement>().wrapping_add(at).cast());
         }
     }

@@ -49,6 +49,8 @@ impl Hosted {
         fs::write(&tables, lines)?;
         let log = file(setup, "hosted.log");
         let mut command = Command::new(setup.hosted);
+        // The image maps its memory by large pages; a process has to ask for some.
+        command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
         command
             .args(["--cpu", &DEVICE_CPU.to_string(), "--stats", INTERVAL])
             .args(["--huge", "--memory", MEMORY])
