@@ -119,7 +119,10 @@ impl Locked<'_> {
 
     /// See [`TransmitQueue::receive`]; nothing comes while the queue is not ready.
     #[inline]
-    pub fn receive(&mut self, look: impl FnMut(&crate::queue::Head)) -> Result<usize, Fault> {
+    pub fn receive(
+        &mut self,
+        look: impl FnMut(&crate::queue::Incoming<'_>),
+    ) -> Result<usize, Fault> {
         let state = &mut *self.0;
         let queue = state.transmit.as_mut();
         let done = queue.map(|queue| queue.receive(look));

@@ -17,7 +17,7 @@ use nve_datapath::Side;
 
 use crate::backend::Nic;
 use crate::clock::{self, Clock};
-use crate::queue::{BURST, Head, Put};
+use crate::queue::{BURST, Incoming, Put};
 use crate::traffic::{Arrival, Control, Rotation, Traffic, Wrong, control};
 
 /// Length of a window in which frames are counted.
@@ -411,7 +411,7 @@ impl Port<'_> {
 fn judge(
     side: Side,
     wrong: Wrong,
-    head: &Head,
+    head: &Incoming<'_>,
     counts: &mut Counts,
     exhibit: &mut Option<Exhibit>,
     answers: &mut Vec<Vec<u8>>,

@@ -3,6 +3,7 @@
 //! queue, in bursts.
 
 use std::arch::asm;
+use std::ptr::NonNull;
 
 use crate::ring::{Access, Chain, Fault, Piece, Ring};
 
@@ -126,13 +127,14 @@ impl ReceiveQueue {
         }
         for chain in self.chains.iter().take(frames) {
             let piece = chain.first();
-            let mut whole = Room { piece };
-            whole.put(0, &PLAIN);
-            let piece = behind_header(piece).filter(|piece| piece.length >= MAX_FRAME);
-            let mut room = Room {
-                piece: piece.ok_or(Fault::Room)?,
+            let roomy = behind_header(piece).filter(|piece| piece.length >= MAX_FRAME);
+            let length = match roomy {
+                Some(room) => {
+                    Room { piece }.put(0, &PLAIN);
+                    fill(&mut Room { piece: room }).min(MAX_FRAME)
+                }
+                None => fill_pieces(chain, &mut fill)?,
             };
-            let length = fill(&mut room).min(MAX_FRAME);
             self.ring.give(chain, (HEADER + length) as u32);
         }
         let notify = self.ring.publish();
@@ -140,53 +142,105 @@ impl ReceiveQueue {
     }
 }
 
+/// Fills a buffer whose first piece is too short for some frames: by a copy, since
+/// who fills wants one piece. Returns the frame's length.
+#[cold]
+#[inline(never)]
+fn fill_pieces(chain: &Chain, fill: &mut impl FnMut(&mut Room) -> usize) -> Result<usize, Fault> {
+    let mut bytes = [0; HEADER + MAX_FRAME];
+    let (header, frame) = bytes.split_at_mut(HEADER);
+    header.copy_from_slice(&PLAIN);
+    let piece = Piece {
+        pointer: NonNull::from(&mut *frame).cast(),
+        length: MAX_FRAME,
+    };
+    let length = fill(&mut Room { piece }).min(MAX_FRAME);
+    let mut left = bytes.get(..HEADER + length).unwrap_or_default();
+    for piece in chain.pieces() {
+        let (now, later) = left.split_at(left.len().min(piece.length));
+        Room { piece: *piece }.put(0, now);
+        left = later;
+    }
+    if left.is_empty() {
+        Ok(length)
+    } else {
+        Err(Fault::Room)
+    }
+}
+
+/// A frame that came in: what is known of it, and where the rest is.
+#[derive(Debug)]
+pub struct Incoming<'q> {
+    head: &'q Head,
+    chain: &'q Chain,
+}
+
+impl Incoming<'_> {
+    /// The frame's first bytes, [`HEAD`] or all there are.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.head.bytes.get(..self.head.known).unwrap_or_default()
+    }
+
+    /// The frame's length in bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.head.length
+    }
+
+    /// All of the frame, or its first [`MAX_FRAME`] bytes. The driver may have
+    /// changed it since.
+    pub fn whole(&self) -> Vec<u8> {
+        let mut frame = vec![0; self.head.length.min(MAX_FRAME)];
+        read(self.chain, &mut frame);
+        frame
+    }
+}
+
 /// The start of a frame that came in, and its length.
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct Head {
+struct Head {
     bytes: [u8; HEAD],
     known: usize,
     length: usize,
 }
 
 impl Head {
-    /// The frame's first bytes, [`HEAD`] or all there are.
-    #[inline]
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.known).unwrap_or_default()
-    }
-
-    /// The frame's length in bytes.
-    #[inline]
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
     /// Reads the frame behind the header of a buffer.
     #[inline]
     fn read(&mut self, chain: &Chain) -> Result<(), Fault> {
-        self.known = 0;
-        self.length = 0;
-        let mut skip = HEADER;
-        for piece in chain.pieces() {
-            let skipped = skip.min(piece.length);
-            skip -= skipped;
-            let left = piece.length - skipped;
-            self.length += left;
-            let Some(room) = self.bytes.get_mut(self.known..) else {
-                break;
-            };
-            let copied = left.min(room.len());
-            // SAFETY: `skipped + copied` bytes are in the piece, which is the
-            // device's until it is given back, and `room` is not shared memory.
-            unsafe {
-                let from = piece.pointer.add(skipped).as_ptr();
-                std::ptr::copy_nonoverlapping(from, room.as_mut_ptr(), copied);
-            }
-            self.known += copied;
-        }
-        if skip > 0 { Err(Fault::Room) } else { Ok(()) }
+        let (known, length) = read(chain, &mut self.bytes);
+        self.known = known;
+        self.length = length.ok_or(Fault::Room)?;
+        Ok(())
     }
+}
+
+/// Reads a frame behind the header of a buffer into `to`, as far as it goes. Returns
+/// how much of it that was, and the whole frame's length; `None` if not even the
+/// header is there.
+#[inline]
+fn read(chain: &Chain, to: &mut [u8]) -> (usize, Option<usize>) {
+    let (mut known, mut length, mut skip) = (0, 0, HEADER);
+    for piece in chain.pieces() {
+        let skipped = skip.min(piece.length);
+        skip -= skipped;
+        let left = piece.length - skipped;
+        length += left;
+        let Some(room) = to.get_mut(known..) else {
+            break;
+        };
+        let copied = left.min(room.len());
+        // SAFETY: `skipped + copied` bytes are in the piece, which is the
+        // device's until it is given back, and `room` is not shared memory.
+        unsafe {
+            let from = piece.pointer.add(skipped).as_ptr();
+            std::ptr::copy_nonoverlapping(from, room.as_mut_ptr(), copied);
+        }
+        known += copied;
+    }
+    (known, (skip == 0).then_some(length))
 }
 
 /// The driver's transmit queue, which the device drains.
@@ -221,7 +275,7 @@ impl TransmitQueue {
 
     /// Receives up to [`BURST`] frames, and shows each to `look`.
     #[inline]
-    pub fn receive(&mut self, mut look: impl FnMut(&Head)) -> Result<Done, Fault> {
+    pub fn receive(&mut self, mut look: impl FnMut(&Incoming<'_>)) -> Result<Done, Fault> {
         let frames = take_burst(&mut self.ring, &mut self.chains, BURST, |chain| {
             for line in chain.pieces().iter().flat_map(|piece| lines(*piece, HEAD)) {
                 prefetch_to_read(line);
@@ -232,7 +286,8 @@ impl TransmitQueue {
         }
         for chain in self.chains.iter().take(frames) {
             self.head.read(chain)?;
-            look(&self.head);
+            let head = &self.head;
+            look(&Incoming { head, chain });
             self.ring.give(chain, 0);
         }
         let notify = self.ring.publish();
@@ -329,15 +384,57 @@ mod tests {
         assert_eq!(queue.position(), 3);
     }
 
+    /// Fills a buffer of these pieces, and returns what is then in them.
+    fn filled(pieces: &[u32], frame: &[u8]) -> Result<Vec<u8>, Fault> {
+        let (mut driver, ring) = Driver::leak(ReceiveQueue::ACCESS);
+        for (slot, length) in (0..).zip(pieces) {
+            let last = usize::from(slot) + 1 == pieces.len();
+            let flags = if last { WRITE } else { WRITE | NEXT };
+            driver.describe(slot, Driver::buffer(slot), *length, flags, slot + 1);
+        }
+        driver.offer(0);
+        let mut queue = ReceiveQueue::new(ring);
+        queue.send(1, 64, |room| {
+            room.put(0, frame);
+            frame.len()
+        })?;
+        assert_eq!(driver.take(), Some((0, (HEADER + frame.len()) as u32)));
+        let bytes = (0..).zip(pieces);
+        let bytes = bytes.map(|(slot, length)| {
+            // What is behind a piece is not the device's.
+            let after = Driver::buffer(slot) + u64::from(*length);
+            assert_eq!(driver.read(after, 8), [0; 8]);
+            driver.read(Driver::buffer(slot), *length as usize)
+        });
+        Ok(bytes.flatten().collect())
+    }
+
+    #[test]
+    fn frames_are_spread_over_the_pieces() {
+        let frame: Vec<u8> = (0..200).map(|byte| byte as u8 | 1).collect();
+        let written = [&PLAIN[..], &frame].concat();
+        for pieces in [
+            &[212][..],
+            &[1530],
+            &[12, 200],
+            &[12, 1000, 1000],
+            &[5, 0, 7, 1, 300],
+            &[13, 100, 99],
+        ] {
+            let found = filled(pieces, &frame).unwrap();
+            assert_eq!(found[..212], written, "{pieces:?}");
+            assert!(found[212..].iter().all(|byte| *byte == 0), "{pieces:?}");
+        }
+    }
+
     #[test]
     fn a_buffer_without_room_is_a_fault() {
-        for length in [0, 11, 64, HEADER as u32 + MAX_FRAME as u32 - 1] {
-            let (mut driver, ring) = Driver::leak(ReceiveQueue::ACCESS);
-            driver.describe(0, Driver::buffer(0), length, WRITE, 0);
-            driver.offer(0);
-            let mut queue = ReceiveQueue::new(ring);
-            assert_eq!(queue.send(1, 64, fill), Err(Fault::Room));
+        for pieces in [&[0][..], &[11], &[211], &[12, 199], &[12, 0, 100, 99]] {
+            assert_eq!(filled(pieces, &[7; 200]), Err(Fault::Room), "{pieces:?}");
         }
+        let longest = [7; MAX_FRAME];
+        assert_eq!(filled(&[12, 1599], &longest), Err(Fault::Room));
+        assert!(filled(&[12, 1600], &longest).is_ok());
     }
 
     /// Sends `frame` behind a header, cut where the lengths say.
@@ -354,10 +451,14 @@ mod tests {
             at += cut;
         }
         driver.offer(0);
-        let mut found = None;
+        let (mut found, mut whole) = (None, Vec::new());
         let mut queue = TransmitQueue::new(ring);
-        queue.receive(|head| found = Some((head.bytes().to_vec(), head.length())))?;
+        queue.receive(|frame| {
+            found = Some((frame.bytes().to_vec(), frame.length()));
+            whole = frame.whole();
+        })?;
         assert_eq!(driver.take(), Some((0, 0)));
+        assert_eq!(whole, frame);
         Ok(found.unwrap())
     }
 
