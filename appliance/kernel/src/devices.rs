@@ -86,8 +86,8 @@ pub enum Error {
     NotFound,
     /// The device that matches cannot be used.
     Device(virtio::Error),
-    /// The device that matches has no usable MSI-X.
-    Msix(MsixError),
+    /// The device that matches has an MSI-X table that cannot be used.
+    Msix,
 }
 
 impl fmt::Display for Error {
@@ -95,8 +95,7 @@ impl fmt::Display for Error {
         match self {
             Error::NotFound => f.write_str("no such virtio NIC"),
             Error::Device(problem) => problem.fmt(f),
-            Error::Msix(MsixError::Missing) => f.write_str("device without MSI-X"),
-            Error::Msix(MsixError::Table) => f.write_str("MSI-X table out of reach"),
+            Error::Msix => f.write_str("MSI-X table out of reach"),
         }
     }
 }
@@ -116,6 +115,7 @@ pub struct Candidate {
 pub struct Devices {
     space: ConfigSpace,
     candidates: heapless::Vec<Candidate, MAX_NICS>,
+    interrupts: bool,
 }
 
 impl Devices {
@@ -135,7 +135,11 @@ impl Devices {
                 Err(problem) => warn!("nic: {} virtio-net: {problem}", address(at)),
             }
         }
-        Devices { space, candidates }
+        Devices {
+            space,
+            candidates,
+            interrupts: true,
+        }
     }
 
     /// Takes the NIC that `selector` names.
@@ -148,7 +152,7 @@ impl Devices {
         Ok(self.candidates.swap_remove(index))
     }
 
-    /// Starts a NIC with buffers of `pool`, interrupting by `message`.
+    /// Starts a NIC with buffers of `pool`, interrupting by `message` if it can.
     pub fn start(
         &mut self,
         candidate: Candidate,
@@ -161,11 +165,24 @@ impl Devices {
             mut wiring,
             ..
         } = candidate;
-        pci::enable_msix(&mut self.space, at, &mut Machine, message).map_err(Error::Msix)?;
-        let nic = VirtioNet::new(transport, &mut wiring, &mut Machine, pool, Some(0))
+        let vector = match pci::enable_msix(&mut self.space, at, &mut Machine, message) {
+            Ok(()) => Some(0),
+            Err(MsixError::Missing) => {
+                warn!("nic: {} has no MSI-X: polled even when idle", address(at));
+                self.interrupts = false;
+                None
+            }
+            Err(MsixError::Table) => return Err(Error::Msix),
+        };
+        let nic = VirtioNet::new(transport, &mut wiring, &mut Machine, pool, vector)
             .map_err(Error::Device)?;
         info!("nic: {} features {}", address(at), Names(nic.features()));
         Ok(nic)
+    }
+
+    /// Whether all NICs that were started can interrupt.
+    pub fn interrupt(&self) -> bool {
+        self.interrupts
     }
 }
 

@@ -2,7 +2,7 @@
 
 use log::{error, info};
 use nve_agent::NoEntropy;
-use nve_datapath::{Datapath, HEADROOM, Tables};
+use nve_datapath::{Datapath, HEADROOM, Nanos, Tables};
 use nve_kernel::config::{Config, NicSelector};
 use nve_kernel::node::{Node, Parts, Platform, Turn};
 use nve_kernel::setup::{self, Buffers};
@@ -21,6 +21,9 @@ use crate::{give_up, heap};
 
 /// How long the loop polls without finding anything before it halts.
 const SPIN: u64 = 50_000;
+
+/// Longest halt when NICs cannot interrupt.
+const NAP: u64 = 100_000;
 
 /// Starts both NICs and runs the node.
 pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy) -> ! {
@@ -61,7 +64,7 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
     info!("ready: {boot_us} us from entry to poll loop");
     #[cfg(feature = "fault-injection")]
     crate::faults::inject(&config.name);
-    poll_for_ever(&mut node, &mut apic)
+    poll_for_ever(&mut node, &mut apic, devices.interrupt())
 }
 
 /// The processor's random numbers for the control session.
@@ -73,13 +76,16 @@ impl nve_agent::Entropy for Source {
     }
 }
 
-fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic) -> ! {
+fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic, interrupts: bool) -> ! {
     let mut last_busy = time::since_boot();
     loop {
         let now = time::since_boot();
         match node.poll(now) {
             Turn::Busy => last_busy = now,
             Turn::Idle if now.0.saturating_sub(last_busy.0) < SPIN => core::hint::spin_loop(),
+            Turn::Idle if !interrupts => {
+                apic.wait(node.deadline().min(Nanos(now.0 + NAP)));
+            }
             Turn::Idle => {
                 if !node.arm_interrupts() {
                     apic.wait(node.deadline());

@@ -121,6 +121,28 @@ fn a_good_configuration_reaches_the_poll_loop_on_each_machine() {
 
 #[test]
 #[ignore = "boots the image in QEMU"]
+fn nics_without_interrupts_are_polled() {
+    let nics = NICS.iter().map(|argument| match argument {
+        nic if nic.starts_with("virtio-net-pci,") => format!("{nic},vectors=0"),
+        other => (*other).to_owned(),
+    });
+    let nics: Vec<String> = nics.collect();
+    let nics: Vec<&str> = nics.iter().map(String::as_str).collect();
+    let mut vm = Vm::boot(&image("nve.elf"), GOOD, &arguments("q35", &nics));
+    // It dials, and gives up by its own clock: so its naps end.
+    vm.wait_for("no TCP connection in time");
+    let polled = vm.at_level("warn").into_iter();
+    assert_eq!(
+        polled
+            .filter(|line| line.ends_with("even when idle"))
+            .count(),
+        2
+    );
+    assert!(vm.at_level("error").is_empty(), "{:#?}", vm.seen);
+}
+
+#[test]
+#[ignore = "boots the image in QEMU"]
 fn each_fault_leaves_a_report_and_resets() {
     for (fault, head) in [
         ("panic", "panic at "),
