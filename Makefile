@@ -47,8 +47,9 @@ fuzz: ## feed the fuzz targets for FUZZ_SECONDS (60) each; needs nightly and car
 figures: image ## measure size, memory, idle load and synchronization
 	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures
 
-bench: bench-build ## measure us beside OVS-DPDK and testpmd, for hours; docs/bench
-	@$(BENCH) run --out docs/bench && $(BENCH) rfc2544 --out docs/bench
+bench: bench-build image ## measure us beside OVS-DPDK, testpmd and a Linux guest, for hours
+	@$(BENCH) run --out docs/bench && $(BENCH) rfc2544 --out docs/bench && \
+		$(BENCH) booted --out docs/bench
 
 bench-quick: bench-build ## the same in three minutes, without a report
 	@$(BENCH) run --quick

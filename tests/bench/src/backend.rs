@@ -5,9 +5,9 @@
 //! frames locks the NIC for a burst, and lets go when [`Nic::is_wanted`].
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
@@ -415,6 +416,25 @@ impl VhostUserBackendReqHandlerMut for State {
     }
 }
 
+/// Bytes of `VHOST_USER_SET_VRING_ENABLE`: request, flags, size, index, whether.
+const ENABLE_LENGTH: usize = 20;
+
+/// Reads `VHOST_USER_SET_VRING_ENABLE` that wants no answer: the queue's index, and
+/// whether it is enabled.
+fn read_enable(message: &[u8]) -> Option<(u32, bool)> {
+    /// Request, version, bytes that follow.
+    const HEAD: [u32; 3] = [18, 1, 8];
+    let (words, []) = message.as_chunks::<4>() else {
+        return None;
+    };
+    let mut words = words.iter().map(|word| u32::from_ne_bytes(*word));
+    if HEAD.iter().any(|word| words.next() != Some(*word)) {
+        return None;
+    }
+    let (index, enable) = (words.next()?, words.next()?);
+    (enable <= 1).then_some((index, enable == 1))
+}
+
 /// What the driver was not told that the device could do.
 const NOT_OFFERED: Error = Error::InvalidOperation("not offered");
 
@@ -469,6 +489,24 @@ impl Nic {
         }
     }
 
+    /// Takes a message that enables a queue before any feature is set, if that is the
+    /// next one. QEMU sends these, and only these; the handler would refuse them.
+    fn enable_early(&self, mut socket: &UnixStream) -> Result<bool> {
+        let mut state = self.lock();
+        if state.0.features & PROTOCOL != 0 {
+            return Ok(false);
+        }
+        let mut message = [0; ENABLE_LENGTH];
+        let length = recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_PEEK)?;
+        let Some((index, enable)) = message.get(..length).and_then(read_enable) else {
+            return Ok(false);
+        };
+        socket.read_exact(&mut message)?;
+        // One that there is no queue for is not answered either.
+        let _ = state.0.set_vring_enable(index, enable);
+        Ok(true)
+    }
+
     /// Answers messages until the driver hangs up.
     fn converse(&self, handler: &mut BackendReqHandler<Mutex<State>>) -> Result<()> {
         let socket = handler.try_clone_connection()?;
@@ -476,7 +514,10 @@ impl Nic {
             let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
             poll(&mut waiting, PollTimeout::NONE)?;
             self.wanted.store(true, Ordering::Relaxed);
-            let outcome = handler.handle_request();
+            let outcome = match self.enable_early(&socket)? {
+                true => Ok(()),
+                false => handler.handle_request(),
+            };
             self.wanted.store(false, Ordering::Relaxed);
             match outcome {
                 Ok(()) => {}
@@ -488,6 +529,30 @@ impl Nic {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_enables_a_queue_is_read() {
+        let message = |words: [u32; 5]| words.map(u32::to_ne_bytes).concat();
+        for (words, expected) in [
+            ([18, 1, 8, 0, 1], Some((0, true))),
+            ([18, 1, 8, 1, 0], Some((1, false))),
+            ([18, 1, 8, 1, 2], None),
+            ([18, 9, 8, 1, 1], None),
+            ([18, 1, 16, 1, 1], None),
+            ([8, 1, 8, 1, 1], None),
+        ] {
+            assert_eq!(read_enable(&message(words)), expected, "{words:?}");
+        }
+        let whole = message([18, 1, 8, 0, 1]);
+        for length in 0..20 {
+            assert_eq!(read_enable(&whole[..length]), None);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! two. Under [`Load::Rate`] frames are due by the clock, and what finds no buffer
 //! when it is due counts as lost.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::iter::Sum;
 use std::thread;
@@ -17,6 +18,7 @@ use nve_datapath::Side;
 
 use crate::backend::Nic;
 use crate::clock::{self, Clock};
+use crate::door::Door;
 use crate::queue::{BURST, Incoming, Put};
 use crate::traffic::{Arrival, Control, Rotation, Traffic, Wrong, control};
 
@@ -32,6 +34,14 @@ const DRAIN: Duration = Duration::from_secs(2);
 const MOST_DUE: u64 = 512;
 /// How long a message from the driver gets the NIC to itself.
 const PAUSE: Duration = Duration::from_micros(200);
+/// Between two looks at the door.
+const DOOR: Duration = Duration::from_micros(100);
+/// Most frames from the door that wait for buffers.
+const MOST_ANSWERS: usize = 64;
+/// Frames per second while the first one is waited for.
+const KNOCKS: f64 = 2_000.0;
+/// Between two knocks, in which the device may need this processor.
+const KNOCK_PAUSE: Duration = Duration::from_micros(200);
 /// Highest latency that is told apart, in cycles.
 const MAX_LATENCY: u64 = 1 << 33;
 
@@ -138,7 +148,10 @@ struct Port<'a> {
     share: f64,
     /// Frames of this run that were sent, refused, or given up by the rig.
     settled: u64,
-    answers: Vec<Vec<u8>>,
+    answers: VecDeque<Vec<u8>>,
+    door: Option<&'a Door>,
+    /// When to look at the door again.
+    look: u64,
 }
 
 /// The generator for one scenario.
@@ -177,7 +190,9 @@ impl<'a> Generator<'a> {
                 share: f64::from(flows) / f64::from(traffic.flows()),
                 rotation,
                 settled: 0,
-                answers: Vec::new(),
+                answers: VecDeque::new(),
+                door: None,
+                look: 0,
             }
         };
         Generator {
@@ -187,6 +202,35 @@ impl<'a> Generator<'a> {
             counts: Counts::default(),
             exhibit: None,
         }
+    }
+
+    /// Lets frames for a host behind `door` out of the uplink, and its frames in.
+    pub fn with_door(mut self, door: &'a Door) -> Self {
+        let [_, uplink] = &mut self.ports;
+        uplink.door = Some(door);
+        self
+    }
+
+    /// Sends a few frames from now on, until the first one comes back right. The
+    /// device may have not even been started yet. Fails after `timeout`, and when
+    /// `check` does.
+    pub fn wait_first(
+        &mut self,
+        timeout: Duration,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.counts = Counts::default();
+        let plan = self.plan(Load::Rate(KNOCKS), Span::Time(timeout));
+        while self.counts.received == 0 {
+            if clock::now() > plan.end {
+                bail!("nothing was forwarded in {} s", timeout.as_secs());
+            }
+            check()?;
+            self.poll(Some(&plan), &mut |_| {})?;
+            self.check()?;
+            thread::sleep(KNOCK_PAUSE);
+        }
+        Ok(())
     }
 
     /// Sends and checks; then waits for the last frames. Fails on the first wrong
@@ -297,12 +341,13 @@ impl<'a> Generator<'a> {
         let before = self.counts.received;
         let Generator {
             traffic,
+            clock,
             ports,
             counts,
             exhibit,
-            ..
         } = self;
         for port in ports {
+            port.look_at_door(clock)?;
             port.receive(traffic, counts, exhibit, heard)
                 .with_context(|| format!("transmit queue, {:?}", port.side))?;
             if let Some(plan) = plan {
@@ -338,6 +383,25 @@ impl<'a> Generator<'a> {
 }
 
 impl Port<'_> {
+    /// Takes in what the host behind the door has sent, now and then.
+    #[inline]
+    fn look_at_door(&mut self, clock: &Clock) -> Result<()> {
+        let Some(door) = self.door else {
+            return Ok(());
+        };
+        let now = clock::now();
+        if now < self.look {
+            return Ok(());
+        }
+        self.look = now + clock.cycles(DOOR);
+        while self.answers.len() < MOST_ANSWERS
+            && let Some(frame) = door.receive()?
+        {
+            self.answers.push_back(frame);
+        }
+        Ok(())
+    }
+
     #[inline]
     fn receive(
         &mut self,
@@ -346,14 +410,20 @@ impl Port<'_> {
         exhibit: &mut Option<Exhibit>,
         heard: &mut impl FnMut(u64),
     ) -> Result<(), crate::ring::Fault> {
-        let (side, answers) = (self.side, &mut self.answers);
+        let (side, door, answers) = (self.side, self.door, &mut self.answers);
         self.nic.lock().receive(|head| {
             match traffic.check_head(side, head.bytes(), head.length()) {
                 Ok(Arrival { stamp, .. }) => {
                     counts.received += 1;
                     heard(stamp);
                 }
-                Err(wrong) => judge(side, wrong, head, counts, exhibit, answers),
+                Err(wrong) => match door.filter(|door| door.is_for(head.bytes())) {
+                    Some(door) => {
+                        door.send(&head.whole());
+                        counts.control += 1;
+                    }
+                    None => judge(side, wrong, head, counts, exhibit, answers),
+                },
             }
         })?;
         Ok(())
@@ -366,11 +436,15 @@ impl Port<'_> {
         counts: &mut Counts,
         plan: &Plan,
     ) -> Result<(), crate::ring::Fault> {
-        while let Some(answer) = self.answers.pop() {
-            self.nic.lock().send(1, answer.len(), |room| {
+        while let Some(answer) = self.answers.pop_front() {
+            let sent = self.nic.lock().send(1, answer.len(), |room| {
                 room.put(0, &answer);
                 answer.len()
             })?;
+            if sent == 0 {
+                self.answers.push_front(answer);
+                break;
+            }
         }
         let Some(rotation) = &mut self.rotation else {
             return Ok(());
@@ -414,7 +488,7 @@ fn judge(
     head: &Incoming<'_>,
     counts: &mut Counts,
     exhibit: &mut Option<Exhibit>,
-    answers: &mut Vec<Vec<u8>>,
+    answers: &mut VecDeque<Vec<u8>>,
 ) {
     let kind = match wrong {
         Wrong::Stranger => control(side, head.bytes()),
@@ -423,7 +497,7 @@ fn judge(
     match kind {
         Control::Answer(answer) => {
             counts.control += 1;
-            answers.push(answer);
+            answers.push_back(answer);
         }
         Control::Ignore => counts.control += 1,
         Control::Stranger => {

@@ -6,7 +6,9 @@
 //! back against the frame that must come out.
 
 pub mod backend;
+pub mod booted;
 pub mod clock;
+pub mod door;
 pub mod dut;
 #[cfg(test)]
 mod fake;

@@ -82,7 +82,7 @@ pub struct Local {
 impl Local {
     /// An NVE with the tables of `traffic`, whose flows it all knows already.
     pub fn new(traffic: Traffic) -> Result<Local> {
-        let text = boot_configuration();
+        let text = boot_configuration(None);
         let config = Config::parse(text.as_bytes()).map_err(|error| anyhow!("{error}"))?;
         let mut shared = Shared::new(shared_bytes(&config, HEAP), Pages::Small)?;
         let source = Source::Records(records(traffic.scenario()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use sluice_bench::booted::{self, Guest};
 use sluice_bench::dut::Kind;
 use sluice_bench::hugepages::HugePages;
 use sluice_bench::measure::{Matrix, Rig, Sample};
@@ -34,6 +35,62 @@ enum Verb {
     Run(RunArgs),
     /// Measure throughput as the paper does, and latency.
     Rfc2544(Rfc2544Args),
+    /// Measure our image in QEMU, and a Linux guest beside it.
+    Booted(BootedArgs),
+}
+
+#[derive(Args)]
+struct BootedArgs {
+    /// Guests.
+    #[arg(long, value_delimiter = ',', default_value = "image,linux")]
+    guest: Vec<Guest>,
+    /// Scenarios; each guest is measured in those that it can do.
+    #[arg(long, value_delimiter = ',', default_value = "S2a,S2b")]
+    scenario: Vec<Scenario>,
+    /// Number of flows.
+    #[arg(long, default_value = "1k")]
+    flows: Flows,
+    /// How often each is booted and measured.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many seconds each time.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Our image; `target/image/nve.elf` beside this program's directory if left out.
+    #[arg(long, env = "SLUICE_IMAGE")]
+    image: Option<PathBuf>,
+    /// What the Linux guest is made of; `target/guest` if left out.
+    #[arg(long)]
+    linux: Option<PathBuf>,
+    /// MiB of memory of our image.
+    #[arg(long, default_value_t = 64)]
+    image_memory: u32,
+    /// MiB of memory of the Linux guest.
+    #[arg(long, default_value_t = 128)]
+    linux_memory: u32,
+    /// Directory for the report; none is written if left out.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+impl BootedArgs {
+    fn plan(&self) -> Result<booted::Plan> {
+        let beside = |named: &Option<PathBuf>, name: &str| match named {
+            Some(path) => Ok(path.clone()),
+            None => Ok::<_, anyhow::Error>(own_dir()?.join("..").join(name)),
+        };
+        Ok(booted::Plan {
+            guests: self.guest.clone(),
+            scenarios: self.scenario.clone(),
+            flows: self.flows,
+            rounds: self.rounds.max(1),
+            span: Duration::from_secs_f64(self.seconds.max(0.5)),
+            image: beside(&self.image, "image/nve.elf")?,
+            linux: beside(&self.linux, "guest")?,
+            image_memory: self.image_memory,
+            linux_memory: self.linux_memory,
+        })
+    }
 }
 
 #[derive(Args)]
@@ -139,9 +196,14 @@ fn hosted(named: Option<&PathBuf>) -> Result<PathBuf> {
     if let Some(hosted) = named {
         return Ok(hosted.clone());
     }
+    Ok(own_dir()?.join("nve-hosted"))
+}
+
+/// The directory that this program is in.
+fn own_dir() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let dir = own.parent().context("this program has no directory")?;
-    Ok(dir.join("nve-hosted"))
+    Ok(dir.to_owned())
 }
 
 fn or<T: Clone>(asked: &[T], usual: Vec<T>) -> Vec<T> {
@@ -156,7 +218,7 @@ fn main() -> ExitCode {
     let outcome = if sandbox::is_inside() {
         work(&cli.command)
     } else {
-        supervise()
+        supervise(&cli.command)
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -165,8 +227,11 @@ fn main() -> ExitCode {
 }
 
 /// What the outer process does: huge pages are the machine's, not the sandbox's.
-fn supervise() -> Result<ExitCode> {
-    let _pages = HugePages::reserve(HUGE_PAGES)?;
+fn supervise(verb: &Verb) -> Result<ExitCode> {
+    let _pages = match verb {
+        Verb::Run(_) | Verb::Rfc2544(_) => Some(HugePages::reserve(HUGE_PAGES)?),
+        Verb::Booted(_) => None,
+    };
     sandbox::supervise()
 }
 
@@ -175,6 +240,7 @@ fn work(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Run(arguments) => run(arguments)?,
         Verb::Rfc2544(arguments) => measure_throughput(arguments)?,
+        Verb::Booted(arguments) => boot(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -224,6 +290,34 @@ fn measure_throughput(arguments: &Rfc2544Args) -> Result<()> {
         std::fs::write(dir.join("rfc2544.md"), head + &table)?;
         let json = serde_json::to_string_pretty(&found)? + "\n";
         std::fs::write(dir.join("rfc2544.json"), json)?;
+    }
+    Ok(())
+}
+
+fn boot(arguments: &BootedArgs) -> Result<()> {
+    let plan = arguments.plan()?;
+    let samples = booted::run(&plan, &sandbox::enter()?.run_dir, |sample| {
+        println!(
+            "{:8}{:5}{:9.1} kpps {:6.2} % lost {:8.3} s to the first frame {:7.1} MiB \
+             touched {:7.1} MiB resident {:6} cycles round trip",
+            sample.guest,
+            sample.scenario,
+            sample.pps / 1e3,
+            sample.loss * 100.0,
+            sample.first_frame,
+            sample.touched_mib,
+            sample.resident_mib,
+            sample.round_trip
+        );
+    })?;
+    let report = booted::Report {
+        machine: versions::machine()?,
+        versions: versions::of_booted(&plan),
+        samples,
+    };
+    println!("\n{}", report.markdown());
+    if let Some(dir) = &arguments.out {
+        report.write(dir)?;
     }
     Ok(())
 }

@@ -115,13 +115,49 @@ impl Sample {
     }
 }
 
+/// The generator's processor and NICs.
+#[derive(Debug)]
+pub struct Wires {
+    clock: Clock,
+    trunk: (PathBuf, Nic),
+    uplink: (PathBuf, Nic),
+}
+
+impl Wires {
+    /// Takes the generator's processor for this thread and those it starts, and
+    /// opens the sockets in `dir`.
+    pub fn open(dir: &Path) -> Result<Wires> {
+        let mut cpus = CpuSet::new();
+        cpus.set(GENERATOR_CPU)?;
+        sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot take processor 0")?;
+        let listen = |name| -> Result<(PathBuf, Nic)> {
+            let socket = dir.join(name);
+            let nic = Nic::listen(&socket)?;
+            Ok((socket, nic))
+        };
+        Ok(Wires {
+            clock: Clock::calibrate(),
+            trunk: listen("trunk.sock")?,
+            uplink: listen("uplink.sock")?,
+        })
+    }
+
+    /// A generator by these NICs.
+    pub fn generator<'a>(&'a self, traffic: &'a Traffic) -> Generator<'a> {
+        Generator::new(traffic, self.clock, &self.trunk.1, &self.uplink.1)
+    }
+
+    /// The sockets of trunk and uplink.
+    pub fn sockets(&self) -> [&Path; 2] {
+        [&self.trunk.0, &self.uplink.0]
+    }
+}
+
 /// The generator's side of the machine.
 #[derive(Debug)]
 pub struct Rig {
-    clock: Clock,
+    wires: Wires,
     dir: PathBuf,
-    trunk: (PathBuf, Nic),
-    uplink: (PathBuf, Nic),
     /// Our NVE's program.
     hosted: PathBuf,
     devices_started: usize,
@@ -131,19 +167,9 @@ impl Rig {
     /// Takes the generator's processor for this thread and those it starts, and
     /// opens the sockets in `dir`.
     pub fn new(dir: &Path, hosted: &Path) -> Result<Rig> {
-        let mut cpus = CpuSet::new();
-        cpus.set(GENERATOR_CPU)?;
-        sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot take processor 0")?;
-        let listen = |name| -> Result<(PathBuf, Nic)> {
-            let socket = dir.join(name);
-            let nic = Nic::listen(&socket)?;
-            Ok((socket, nic))
-        };
         Ok(Rig {
-            clock: Clock::calibrate(),
+            wires: Wires::open(dir)?,
             dir: dir.to_owned(),
-            trunk: listen("trunk.sock")?,
-            uplink: listen("uplink.sock")?,
             hosted: hosted.to_owned(),
             devices_started: 0,
         })
@@ -197,23 +223,24 @@ impl Rig {
     pub fn start(&mut self, kind: Kind, scenario: Scenario) -> Result<Box<dyn Device>> {
         let dir = self.dir.join(format!("{:04}-{kind}", self.devices_started));
         self.devices_started += 1;
+        let [trunk, uplink] = self.wires.sockets();
         kind.start(&Setup {
             scenario,
             dir: &dir,
-            trunk: &self.trunk.0,
-            uplink: &self.uplink.0,
+            trunk,
+            uplink,
             hosted: &self.hosted,
         })
     }
 
     /// A generator by the rig's NICs.
     pub fn generator<'a>(&'a self, traffic: &'a Traffic) -> Generator<'a> {
-        Generator::new(traffic, self.clock, &self.trunk.1, &self.uplink.1)
+        self.wires.generator(traffic)
     }
 
     /// The rig's clock.
     pub fn clock(&self) -> Clock {
-        self.clock
+        self.wires.clock
     }
 }
 

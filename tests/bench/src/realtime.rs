@@ -36,6 +36,14 @@ impl Exclusive {
         }
         Ok(exclusive)
     }
+
+    /// Lets `thread` go before the calling thread, which polls on the same processor:
+    /// one for which the device would else wait.
+    pub fn serve(&mut self, thread: &str) -> Result<()> {
+        schedule("--fifo", "2", thread)?;
+        self.threads.push(thread.to_owned());
+        Ok(())
+    }
 }
 
 impl Drop for Exclusive {

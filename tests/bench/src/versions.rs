@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::Result;
 use sluice_lab::process;
 
+use crate::booted;
 use crate::dut::Kind;
 
 /// Date and machine, which figures mean nothing without.
@@ -37,7 +38,22 @@ pub fn of(kind: Kind) -> String {
         Kind::Ovs => "openvswitch-switch-dpdk",
         Kind::Testpmd => "dpdk",
     };
+    format!("{kind}: {}", package_version(package))
+}
+
+/// QEMU's and the booted guests' names and versions.
+pub fn of_booted(plan: &booted::Plan) -> Vec<String> {
+    let linux = fs::read_to_string(plan.linux.join("version"));
+    let linux = linux.unwrap_or_else(|_| "of an unknown version".to_owned());
+    vec![
+        package_version("qemu-system-x86"),
+        format!("image: Sluice {}", env!("CARGO_PKG_VERSION")),
+        format!("linux: {}", linux.trim()),
+    ]
+}
+
+fn package_version(package: &str) -> String {
     let query = ["-W", "-f=${Package} ${Version}", package];
     let version = process::run("dpkg-query", query);
-    format!("{kind}: {}", version.unwrap_or_else(|_| package.to_owned()))
+    version.unwrap_or_else(|_| package.to_owned())
 }

@@ -40,7 +40,7 @@ pub(super) struct Hosted {
 impl Hosted {
     pub(super) fn start(setup: &Setup<'_>) -> Result<Hosted> {
         let (config, tables) = (file(setup, "config.json"), file(setup, "tables.jsonl"));
-        fs::write(&config, boot_configuration())?;
+        fs::write(&config, boot_configuration(None))?;
         let mut lines = String::new();
         for record in records(setup.scenario) {
             lines += &serde_json::to_string(&record)?;

@@ -22,10 +22,12 @@ use frames::{CLASS_AT, Direction, FLOW_AT, MAGIC, OUTER_PORT};
 pub use check::Wrong;
 pub use control::{Control, control};
 pub use frames::Shape;
-pub use network::{MAX_PAIRS, PEER, PEER_MAC, Place, TRUNK_MAC, UPLINK_MAC, VTEP};
+pub use network::{
+    MAX_PAIRS, PEER, PEER_MAC, Place, RED, SHIM, SHIM_MAC, TRUNK_MAC, UPLINK_MAC, VTEP, pair,
+};
 pub use openflow::{Port, flows as openflow, meters};
 pub use scenario::{FCS, Flows, Scenario, Sizes, Unknown};
-pub use tables::{boot_configuration, records};
+pub use tables::{NVE_ID, NVE_KEY, SHIM_PORT, boot_configuration, records};
 
 /// Port of a pair's first VM in its first conversation.
 const FIRST_PORT: u16 = 10_000;

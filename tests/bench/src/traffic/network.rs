@@ -12,12 +12,16 @@ pub const MAX_PAIRS: u32 = 32;
 pub const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 /// Address of the other NVE's VTEP, in the same /24.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+/// Address of the shim of the measured NVE, in the same /24.
+pub const SHIM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// MAC address of the measured NVE's trunk.
 pub const TRUNK_MAC: Mac = Mac([0x52, 0x54, 0, 0, 1, 1]);
 /// MAC address of the measured NVE's uplink.
 pub const UPLINK_MAC: Mac = Mac([0x52, 0x54, 0, 0, 1, 2]);
 /// MAC address of the other NVE's uplink.
 pub const PEER_MAC: Mac = Mac([0x52, 0x54, 0, 0, 2, 2]);
+/// MAC address of the shim.
+pub const SHIM_MAC: Mac = Mac([0x52, 0x54, 0, 0, 2, 1]);
 
 /// Tag of the first VM's port group.
 const FIRST_VLAN: u16 = 101;

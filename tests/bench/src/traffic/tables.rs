@@ -9,7 +9,7 @@ use nve_protocol::{
 use serde_json::json;
 
 use super::network::{
-    BLUE, MAX_PAIRS, Network, PEER, Pair, RED, TRUNK_MAC, UPLINK_MAC, VTEP, Vm, pair,
+    BLUE, MAX_PAIRS, Network, PEER, Pair, RED, SHIM, TRUNK_MAC, UPLINK_MAC, VTEP, Vm, pair,
 };
 use super::scenario::Scenario;
 
@@ -154,11 +154,20 @@ fn peer(network: &Network) -> Record {
     })
 }
 
+/// The identity of our NVE, a UUID.
+pub const NVE_ID: &str = "9c1e3a52-0000-4000-8000-0000000000be";
+/// Its private key, 64 hexadecimal digits.
+pub const NVE_KEY: &str = "2222222222222222222222222222222222222222222222222222222222222222";
+/// Port at which the shim listens.
+pub const SHIM_PORT: u16 = 6653;
+
 /// The boot configuration of our NVE, as JSON. Its NICs are told by
-/// [`TRUNK_MAC`] and [`UPLINK_MAC`]; there is no shim where it says.
-pub fn boot_configuration() -> String {
+/// [`TRUNK_MAC`] and [`UPLINK_MAC`]; its shim is at [`SHIM`] and has this public key,
+/// 64 hexadecimal digits, if there is one.
+pub fn boot_configuration(shim_key: Option<&str>) -> String {
+    let nobody = "11".repeat(32);
     json!({
-        "nve_id": "9c1e3a52-0000-4000-8000-0000000000be",
+        "nve_id": NVE_ID,
         "name": "bench",
         "log_level": "warn",
         "trunk": { "mac": TRUNK_MAC.to_string() },
@@ -167,9 +176,9 @@ pub fn boot_configuration() -> String {
             "address": format!("{VTEP}/{PREFIX}"),
             "mtu": 1600,
         },
-        "shims": [format!("{PEER}:6653")],
-        "shim_public_key": "11".repeat(32),
-        "private_key": "22".repeat(32),
+        "shims": [format!("{SHIM}:{SHIM_PORT}")],
+        "shim_public_key": shim_key.unwrap_or(&nobody),
+        "private_key": NVE_KEY,
     })
     .to_string()
 }
