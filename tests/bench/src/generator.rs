@@ -35,13 +35,13 @@ const MOST_DUE: u64 = 512;
 /// How long a message from the driver gets the NIC to itself.
 const PAUSE: Duration = Duration::from_micros(200);
 /// Between two looks at the door.
-const DOOR: Duration = Duration::from_micros(100);
+const DOOR: Duration = Duration::from_micros(20);
 /// Most frames from the door that wait for buffers.
 const MOST_ANSWERS: usize = 64;
 /// Frames per second while the first one is waited for.
 const KNOCKS: f64 = 2_000.0;
 /// Between two knocks, in which the device may need this processor.
-const KNOCK_PAUSE: Duration = Duration::from_micros(200);
+const KNOCK_PAUSE: Duration = Duration::from_micros(50);
 /// Highest latency that is told apart, in cycles.
 const MAX_LATENCY: u64 = 1 << 33;
 

@@ -65,8 +65,8 @@ struct BootedArgs {
     /// MiB of memory of our image.
     #[arg(long, default_value_t = 64)]
     image_memory: u32,
-    /// MiB of memory of the Linux guest.
-    #[arg(long, default_value_t = 128)]
+    /// MiB of memory of the Linux guest; with 80 some boots fail.
+    #[arg(long, default_value_t = 96)]
     linux_memory: u32,
     /// Directory for the report; none is written if left out.
     #[arg(long)]

@@ -26,8 +26,16 @@ struct Figure {
     name: &'static str,
     of: fn(&Sample) -> f64,
     digits: usize,
-    /// Whether more is better.
-    more: bool,
+    /// What there is to compare.
+    better: Better,
+}
+
+/// Which of two figures is better.
+enum Better {
+    More,
+    Less,
+    /// They are conditions, not results.
+    Neither,
 }
 
 const FIGURES: [Figure; 6] = [
@@ -35,37 +43,37 @@ const FIGURES: [Figure; 6] = [
         name: "frames per second, thousands",
         of: |sample| sample.pps / 1e3,
         digits: 1,
-        more: true,
+        better: Better::More,
     },
     Figure {
         name: "frames taken and lost, %",
         of: |sample| sample.loss * 100.0,
         digits: 2,
-        more: false,
+        better: Better::Neither,
     },
     Figure {
         name: "start of QEMU to first frame, s",
         of: |sample| sample.first_frame,
         digits: 3,
-        more: false,
+        better: Better::Less,
     },
     Figure {
         name: "memory given, MiB",
         of: |sample| sample.given_mib.into(),
         digits: 0,
-        more: false,
+        better: Better::Less,
     },
     Figure {
         name: "memory touched, MiB",
         of: |sample| sample.touched_mib,
         digits: 1,
-        more: false,
+        better: Better::Less,
     },
     Figure {
         name: "QEMU's resident set, MiB",
         of: |sample| sample.resident_mib,
         digits: 1,
-        more: false,
+        better: Better::Less,
     },
 ];
 
@@ -117,11 +125,11 @@ impl Report {
             samples.map(figure.of).collect::<Vec<f64>>()
         });
         let ratio = stats::median(&image).zip(stats::median(&linux));
-        let ratio = ratio.map(|(image, linux)| match figure.more {
-            true => image / linux,
-            false => linux / image,
+        let ratio = ratio.and_then(|(image, linux)| match figure.better {
+            Better::More => Some(image / linux),
+            Better::Less => Some(linux / image),
+            Better::Neither => None,
         });
-        let ratio = ratio.filter(|ratio| ratio.is_finite());
         let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.1}"));
         let (image, linux) = (spread(&image, figure.digits), spread(&linux, figure.digits));
         let name = figure.name;
