@@ -191,7 +191,7 @@ fn first_round(security: &mut Security, tables: &Tables, flows: &[Ip]) -> f64 {
     let mut refused = 0;
     let start = Instant::now();
     for ip in flows {
-        let admitted = security.admit(tables.groups(), &wrap(ip), Nanos(1 << 40), 1);
+        let admitted = security.admit(tables.rules(), &wrap(ip), Nanos(1 << 40));
         refused += u32::from(black_box(admitted).is_err());
     }
     let elapsed = start.elapsed();
@@ -207,10 +207,10 @@ fn known_packet(connections: u32) -> f64 {
     let mut handles: Vec<_> = flows(10, 0)[..connections as usize]
         .iter()
         .map(|ip| {
-            let admitted = security.admit(tables.groups(), &wrap(ip), now, 1);
+            let admitted = security.admit(tables.rules(), &wrap(ip), now);
             let handle = admitted.expect("allowed").connection.expect("stateful");
             for (direction, flags) in [(Direction::Egress, SYN | ACK), (Direction::Ingress, ACK)] {
-                let touched = security.touch(handle, direction, flags, now, 1);
+                let touched = security.touch(handle, direction, flags, now, tables.changes());
                 touched.expect("just admitted");
             }
             handle
@@ -222,7 +222,13 @@ fn known_packet(connections: u32) -> f64 {
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for handle in handles.iter().cycle().take(FLOWS as usize) {
-            let touched = security.touch(black_box(*handle), Direction::Egress, ACK, now, 1);
+            let touched = security.touch(
+                black_box(*handle),
+                Direction::Egress,
+                ACK,
+                now,
+                tables.changes(),
+            );
             assert!(touched.is_ok());
         }
         best = best.min(start.elapsed().as_nanos() as f64 / f64::from(FLOWS));

@@ -1,10 +1,10 @@
 //! The flow cache: exact-match entries that hold the whole verdict for one
 //! direction of one flow.
 //!
-//! An entry is good for one epoch: every change of the tables begins another,
-//! and the first packet of a flow after it decides anew. The cache never grows;
-//! a new entry takes the place of a stale or of the longest unused one of its
-//! set. The hash is seeded, so that VMs cannot aim at a set.
+//! An entry is good for the epoch that it has: every change of the tables begins
+//! another, and the first packet of a flow after it asks whether the entry is good for
+//! that too, or decides anew. The cache never grows; a new entry takes the place of the
+//! longest unused one of its set. The hash is seeded, so that VMs cannot aim at a set.
 //!
 //! An entry is two cache lines, key and verdict, and most are at their home in the
 //! set, where they are looked for first: those two are all that a packet needs of it.
@@ -13,13 +13,13 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::inspect::Tuple;
-use nve_protocol::{Vlan, Vni};
+use nve_protocol::{Mac, Vlan, Vni};
 
 use crate::Nanos;
 use crate::connections::{Fresh, Handle};
 use crate::forward::Rewrite;
 use crate::packet::protocol;
-use crate::tables::{MeterIndex, VtepIndex};
+use crate::tables::{Changes, MeterIndex, NEVER, VtepIndex};
 
 /// Entries of a set; a power of two.
 const WAYS: usize = 4;
@@ -121,16 +121,28 @@ impl FlowKey {
         Some(Origin::Tunnel(vni, peer))
     }
 
-    /// Addresses, protocol and ports; of ICMP, type and code.
-    pub(crate) fn tuple(&self) -> Tuple {
+    /// The MAC address that its packets come to.
+    pub(crate) fn receiver(&self) -> Mac {
+        let [front, ..] = self.0;
+        let [a, b, c, d, e, f, ..] = front.to_ne_bytes();
+        Mac([a, b, c, d, e, f])
+    }
+
+    /// Source and destination.
+    pub(crate) fn addresses(&self) -> (IpAddr, IpAddr) {
         let [_, _, service, a, b, c, d] = self.0;
-        let (source, destination): (IpAddr, IpAddr) = match service & IPV6 {
+        match service & IPV6 {
             0 => {
                 let [a, b, c, d, e, f, g, h] = a.to_ne_bytes();
                 ([a, b, c, d].into(), [e, f, g, h].into())
             }
             _ => (ipv6(a, b), ipv6(c, d)),
-        };
+        }
+    }
+
+    /// Addresses, protocol and ports; of ICMP, type and code.
+    pub(crate) fn tuple(&self) -> Tuple {
+        let (source, destination) = self.addresses();
         let [a, b, c, d] = self.ports();
         let (source_port, destination_port) = match self.echo() {
             Some(_) => (a.into(), b.into()),
@@ -247,6 +259,7 @@ const _: () = assert!(size_of::<Path>() + size_of::<Fresh>() <= 64);
 #[repr(C, align(64))]
 struct Entry {
     key: FlowKey,
+    /// The last one in which it was found to be good.
     epoch: u32,
     /// When it was last used, in units of 2^20 ns, wrapping.
     used: u32,
@@ -260,7 +273,7 @@ impl Entry {
     /// What no packet has as its key.
     const FREE: Entry = Entry {
         key: FlowKey::NONE,
-        epoch: 0,
+        epoch: NEVER,
         used: 0,
         known: Known {
             path: Path {
@@ -282,11 +295,13 @@ impl Entry {
     }
 }
 
-/// A good entry, to be looked at.
+/// An entry, to be looked at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cached<'c> {
     pub(crate) key: &'c FlowKey,
     pub(crate) path: &'c Path,
+    /// The last one in which it was found to be good.
+    pub(crate) epoch: u32,
     /// Milliseconds since the last packet, in steps of about one.
     pub(crate) idle_ms: u32,
 }
@@ -327,6 +342,8 @@ pub(crate) struct FlowCache {
     /// Of the place of an entry.
     mask: usize,
     seed: u64,
+    /// The entry whose epoch is looked at next.
+    swept: usize,
 }
 
 impl FlowCache {
@@ -348,6 +365,7 @@ impl FlowCache {
             mask: entries.len().saturating_sub(1),
             entries,
             seed,
+            swept: 0,
         }
     }
 
@@ -356,22 +374,16 @@ impl FlowCache {
         u32::try_from(self.entries.len() / WAYS).unwrap_or(u32::MAX)
     }
 
-    /// The entries of one set that are good in this epoch.
-    pub(crate) fn in_set(
-        &self,
-        set: u32,
-        epoch: u32,
-        now: Nanos,
-    ) -> impl Iterator<Item = Cached<'_>> {
+    /// The entries of one set, good or not.
+    pub(crate) fn in_set(&self, set: u32, now: Nanos) -> impl Iterator<Item = Cached<'_>> {
         let first = (set as usize).saturating_mul(WAYS);
         let entries = self.entries.get(first..first.saturating_add(WAYS));
-        let good = entries
-            .unwrap_or_default()
-            .iter()
-            .filter(move |entry| !entry.is_free() && entry.epoch == epoch);
-        good.map(move |entry| Cached {
+        let used = entries.unwrap_or_default().iter();
+        let used = used.filter(move |entry| !entry.is_free());
+        used.map(move |entry| Cached {
             key: &entry.key,
             path: &entry.known.path,
+            epoch: entry.epoch,
             idle_ms: (u64::from(tick(now).wrapping_sub(entry.used)) << 20)
                 .div_euclid(1_000_000)
                 .min(u32::MAX.into()) as u32,
@@ -436,6 +448,32 @@ impl FlowCache {
         })
     }
 
+    /// Where a flow's entry of another epoch is, its verdict, and that epoch.
+    pub(crate) fn find_old(&self, home: Home, key: &FlowKey) -> Option<(Slot, &Path, u32)> {
+        let at = self.find_elsewhere(home, key)?;
+        let entry = self.entries.get(at)?;
+        Some((Slot(at as u32), &entry.known.path, entry.epoch))
+    }
+
+    /// Notes that an entry is good in this epoch, and that it is used.
+    pub(crate) fn renew(&mut self, at: Slot, epoch: u32, now: Nanos) {
+        if let Some(entry) = self.entries.get_mut(at.0 as usize) {
+            entry.epoch = epoch;
+            entry.used = tick(now);
+        }
+    }
+
+    /// Makes the next entry in turn stale if its epoch is old. Called in each epoch, it
+    /// has looked at each entry before the number of its epoch comes again.
+    pub(crate) fn sweep(&mut self, changes: &Changes) {
+        if let Some(entry) = self.entries.get_mut(self.swept)
+            && changes.is_old(entry.epoch)
+        {
+            entry.epoch = NEVER;
+        }
+        self.swept = (self.swept + 1) & self.mask;
+    }
+
     /// The verdict in an entry that was found.
     #[inline(always)]
     pub(crate) fn get(&self, at: Slot) -> Option<&Known> {
@@ -456,8 +494,7 @@ impl FlowCache {
         let worth = |entry: &Entry| match entry {
             entry if entry.key == key => (0, 0),
             entry if entry.is_free() => (1, 0),
-            entry if entry.epoch != epoch => (2, 0),
-            entry => (3, u32::MAX - now.wrapping_sub(entry.used)),
+            entry => (2, u32::MAX - now.wrapping_sub(entry.used)),
         };
         let place = |at: &usize| self.entries.get(*at).map(worth);
         let at = FlowCache::places(self.home(&key)).min_by_key(place);

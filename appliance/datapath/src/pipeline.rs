@@ -10,6 +10,7 @@ mod admit;
 mod fast;
 mod follow;
 mod from_tunnel;
+mod renew;
 
 use fast::Seen;
 
@@ -90,13 +91,14 @@ pub struct Datapath {
     errors: Meter,
     /// Whose turn it is to hear its routers.
     rounds: Rounds,
-    /// Counts changes of the tables; verdicts of another epoch are stale.
+    /// That of the tables, beside what the fast path reads.
     pub(crate) epoch: u32,
 }
 
 impl Datapath {
     /// A datapath that forwards by `tables`.
-    pub fn new(config: Config, tables: Tables) -> Self {
+    pub fn new(config: Config, mut tables: Tables) -> Self {
+        tables.tell_changes_apart();
         let underlay = Underlay::new(config.uplink);
         let mut datapath = Datapath {
             config,
@@ -131,8 +133,11 @@ impl Datapath {
     /// is processed meanwhile, so frames see all of the change or nothing of it.
     pub fn update<T>(&mut self, now: Nanos, change: impl FnOnce(&mut Tables) -> T) -> T {
         let result = change(&mut self.tables);
-        self.epoch = self.epoch.wrapping_add(1);
         self.tables.settle();
+        let changes = self.tables.changes();
+        self.epoch = changes.epoch();
+        self.flows.sweep(changes);
+        self.security.sweep(changes);
         if self.tables.take_vteps_changed() {
             self.underlay.follow(&self.tables, now);
         }

@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 use nve_protocol::{Direction, DropReason, RuleId, Vlan};
 
 use crate::Nanos;
+use crate::tables::{Changes, NEVER, Scope};
 
 mod fragments;
 mod hash;
@@ -39,6 +40,9 @@ pub const BYTES_PER_CONNECTION: usize =
 
 /// In place of a slot: none.
 const NONE: u32 = u32::MAX;
+
+/// Entries whose epoch is looked at in each: enough for 2^32 of them in 2^30.
+const SWEPT: usize = 4;
 
 /// Most entries that are looked at to make room for one.
 const LOOK: usize = 8;
@@ -144,8 +148,9 @@ impl ConnectionKey {
 #[repr(align(64))]
 pub(crate) struct Entry {
     pub(crate) key: ConnectionKey,
-    /// Epoch in which rules last allowed, or cut, the connection.
-    pub(crate) epoch: u32,
+    /// The last epoch of which it is known that rules allow the connection, or that they
+    /// do not if it is cut.
+    epoch: u32,
     /// Tick of the last packet.
     seen: u32,
     generation: u32,
@@ -271,6 +276,7 @@ pub struct Config {
 
 /// The table.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Connections {
     entries: Vec<Entry>,
     cold: Vec<Cold>,
@@ -286,6 +292,8 @@ pub(crate) struct Connections {
     rival: u32,
     /// Where ageing goes on.
     cursor: usize,
+    /// The entry whose epoch is looked at next.
+    swept: usize,
     /// How many were removed that had not expired, wrapping; never the largest number.
     evictions: u32,
     /// Ticks that a connection may be idle, by state.
@@ -336,6 +344,7 @@ impl Connections {
             greediest: 0,
             rival: 0,
             cursor: 0,
+            swept: 0,
             evictions: 0,
             limits,
             secrets: Secrets::new(config.seed),
@@ -409,7 +418,7 @@ impl Connections {
         }
     }
 
-    /// Follows a packet of a connection that was admitted in this epoch. `flags`
+    /// Follows a packet of a connection that rules still allow as they did. `flags`
     /// are those of TCP, 0 for all else. Returns whether it is settled: until
     /// [`freshness`](Self::freshness) is another, packets without one of the flags in
     /// [`CHANGES`] need not be followed, since they would change nothing.
@@ -425,18 +434,19 @@ impl Connections {
         direction: Direction,
         flags: u8,
         now: Nanos,
-        epoch: u32,
+        changes: &Changes,
     ) -> Result<bool, Stale> {
         let entry = self.entries.get_mut(handle.slot() as usize).ok_or(Stale)?;
         let limit = self.limits.get(entry.state as usize).ok_or(Stale)?;
         let now = tick(now);
         if entry.generation != handle.generation
-            || entry.epoch != epoch
+            || !entry.is_asked(changes)
             || now.wrapping_sub(entry.seen) > *limit
             || entry.state.is_reopened_by(flags)
         {
             return Err(Stale);
         }
+        entry.epoch = changes.epoch();
         entry.follow(direction, flags, now);
         Ok(entry.state.is_settled())
     }
@@ -530,7 +540,7 @@ impl Connections {
         let slot = u32::try_from(self.entries.len()).ok()?;
         self.entries.push(Entry {
             key: ConnectionKey::FREE,
-            epoch: 0,
+            epoch: NEVER,
             seen: 0,
             generation: 0,
             next: NONE,
@@ -613,6 +623,23 @@ impl Connections {
         removed
     }
 
+    /// Has the rules asked anew about the next connections in turn of which it was long
+    /// ago. Called in each epoch, it has looked at each before the number of its epoch
+    /// comes again.
+    pub(crate) fn sweep(&mut self, changes: &Changes) {
+        for _ in 0..SWEPT {
+            if self.swept >= self.entries.len() {
+                self.swept = 0;
+            }
+            if let Some(entry) = self.entries.get_mut(self.swept)
+                && changes.is_old(entry.epoch)
+            {
+                entry.epoch = NEVER;
+            }
+            self.swept += 1;
+        }
+    }
+
     /// Removes all connections of a VAP.
     pub(crate) fn forget(&mut self, vlan: Vlan) {
         while self.entry(self.share(vlan).oldest).is_some() {
@@ -640,12 +667,7 @@ impl Connections {
     }
 
     /// Takes a connection from another NVE. Rules are asked at its first packet.
-    pub(crate) fn import(
-        &mut self,
-        connection: &Connection,
-        now: Nanos,
-        epoch: u32,
-    ) -> Result<(), DropReason> {
+    pub(crate) fn import(&mut self, connection: &Connection, now: Nanos) -> Result<(), DropReason> {
         let key = ConnectionKey::new(
             connection.vlan,
             connection.protocol,
@@ -656,8 +678,7 @@ impl Connections {
             self.evict(slot);
         }
         let (opener, state, rule) = (connection.opener, connection.state, connection.rule);
-        let stale = epoch.wrapping_sub(1);
-        let handle = self.insert(key, opener, state, rule, now, stale)?;
+        let handle = self.insert(key, opener, state, rule, now, NEVER)?;
         if let Some(entry) = self.entries.get_mut(handle.slot() as usize) {
             entry.seen = tick(now).wrapping_sub(tick(connection.idle));
         }
@@ -666,6 +687,16 @@ impl Connections {
 }
 
 impl Entry {
+    /// Whether rules would say now what they said when they were last asked.
+    pub(crate) fn is_asked(&self, changes: &Changes) -> bool {
+        self.epoch == changes.epoch()
+            || changes.since(self.epoch).is_some_and(|since| {
+                let vlan = Vlan::new(self.key.vlan());
+                vlan.is_some_and(|vlan| since.same(Scope::Vap(vlan)))
+                    && since.same(Scope::Address(self.key.remote()))
+            })
+    }
+
     fn follow(&mut self, direction: Direction, flags: u8, now: u32) {
         self.state = self.state.after(direction == self.opener, flags);
         self.seen = now;

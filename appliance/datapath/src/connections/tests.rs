@@ -138,7 +138,7 @@ proptest! {
                 Step::Touch(at, flags) => {
                     if let Some((handle, key)) = handles.get(at) {
                         let is = table.find(key).and_then(|slot| table.handle(slot)) == Some(*handle);
-                        let touched = table.touch(*handle, OUT, flags, now, 1).is_ok();
+                        let touched = table.touch(*handle, OUT, flags, now, &Changes::new()).is_ok();
                         assert!(is || !touched);
                         assert_eq!(table.slot(*handle).is_some(), is);
                     }
@@ -245,26 +245,67 @@ fn what_is_worth_least_goes_first() {
 }
 
 #[test]
+fn rules_are_asked_again_about_what_their_change_concerns() {
+    let mut table = Connections::new(&config(10, 10));
+    let now = seconds(1000);
+    let handle = table.put(1, 1, State::Established, now).unwrap();
+    let slot = table.slot(handle).unwrap();
+    let mut changes = Changes::new();
+    changes.tell_apart();
+    // Whoever has it asks once.
+    changes.begin_epoch();
+    assert_eq!(table.touch(handle, OUT, ACK, now, &changes), Err(Stale));
+    table.allow(slot, RULE, changes.epoch());
+    let concerns = |scope| {
+        let (mut changes, mut table) = (changes.clone(), table.clone());
+        changes.mark(scope);
+        changes.begin_epoch();
+        table.touch(handle, OUT, ACK, now, &changes).is_err()
+    };
+    let ip = |last| Scope::Address([10, 0, 0, last].into());
+    assert!(concerns(Scope::Vap(vlan(1))) && concerns(ip(2)));
+    assert!(!concerns(Scope::Vap(vlan(2))) && !concerns(ip(3)));
+}
+
+#[test]
+fn epochs_of_long_ago_are_forgotten() {
+    let mut table = Connections::new(&config(10, 10));
+    for port in 0..9 {
+        assert!(table.put(1, port, State::Established, seconds(1)).is_ok());
+    }
+    for (epoch, is_forgotten) in [(1 << 30, false), ((1 << 30) + 2, true)] {
+        let changes = Changes::at(epoch);
+        (0..3).for_each(|_| table.sweep(&changes));
+        let is = |entry: &Entry| (entry.epoch == NEVER) == is_forgotten;
+        assert!(table.entries.iter().all(is));
+    }
+}
+
+#[test]
 fn touch_follows_and_tells_when_to_look_again() {
     let mut table = Connections::new(&config(10, 10));
     let mut now = seconds(1000);
     let handle = table.put(1, 1, State::SynSent, now).unwrap();
     let state = |table: &Connections| table.entry(table.slot(handle).unwrap()).unwrap().state;
+    let same = &Changes::new();
     assert_eq!(
-        table.touch(handle, Direction::Ingress, SYN | ACK, now, 1),
+        table.touch(handle, Direction::Ingress, SYN | ACK, now, same),
         Ok(false)
     );
-    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(true));
+    assert_eq!(table.touch(handle, OUT, ACK, now, same), Ok(true));
     assert_eq!(state(&table), State::Established);
-    assert_eq!(table.touch(handle, OUT, ACK, now, 2), Err(Stale));
+    let mut changed = Changes::new();
+    changed.mark_all();
+    changed.begin_epoch();
+    assert_eq!(table.touch(handle, OUT, ACK, now, &changed), Err(Stale));
     now.0 += seconds(400_000).0;
-    assert_eq!(table.touch(handle, OUT, FIN | ACK, now, 1), Ok(true));
+    assert_eq!(table.touch(handle, OUT, FIN | ACK, now, same), Ok(true));
     now.0 += seconds(119).0;
-    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Ok(true));
+    assert_eq!(table.touch(handle, OUT, ACK, now, same), Ok(true));
     now.0 += seconds(121).0;
-    assert_eq!(table.touch(handle, OUT, ACK, now, 1), Err(Stale));
+    assert_eq!(table.touch(handle, OUT, ACK, now, same), Err(Stale));
     let beyond = Handle::new(7, 0).unwrap();
-    assert_eq!(table.touch(beyond, OUT, ACK, now, 1), Err(Stale));
+    assert_eq!(table.touch(beyond, OUT, ACK, now, same), Err(Stale));
 }
 
 #[test]

@@ -11,7 +11,8 @@
 //! compiled is judged rule by rule: slower, and with the same outcome.
 //!
 //! Invariants: a slot is in use exactly while records name its group; `places`
-//! holds exactly the rules, each where it is; `dirty` has room for every slot.
+//! holds exactly the rules, each where it is; `dirty` and `touched` have room for every
+//! slot; a slot's `vaps` are those whose `bindings` have it.
 //! Memory grows only in the `put_` methods, which report its lack, and in
 //! `settle`, which can do without.
 
@@ -92,6 +93,10 @@ struct Slot {
     compiled: Option<Compiled>,
     /// Whether it is in the list of those to compile.
     dirty: bool,
+    /// Who is in it.
+    vaps: Vec<Vlan>,
+    /// Whether it is in the list of those that changed.
+    touched: bool,
 }
 
 #[derive(Debug)]
@@ -114,6 +119,7 @@ pub struct Groups {
     slots: Vec<Slot>,
     free: Vec<GroupIndex>,
     dirty: Vec<GroupIndex>,
+    touched: Vec<GroupIndex>,
     by_id: HashMap<GroupId, GroupIndex, Fast>,
     places: HashMap<RuleId, Place, Fast>,
     members_v4: Members<u32>,
@@ -255,8 +261,29 @@ impl Groups {
         })
     }
 
+    /// Tells the VAPs whose groups, or rules of those, changed since the last call. A VAP
+    /// that came to a group or left it is not among them; neither are members.
+    pub(crate) fn take_touched(&mut self, mut tell: impl FnMut(Vlan)) {
+        for group in self.touched.drain(..) {
+            if let Some(slot) = self.slots.get_mut(group.get()) {
+                slot.touched = false;
+                slot.vaps.iter().copied().for_each(&mut tell);
+            }
+        }
+    }
+
+    /// Has the group's VAPs told at the next [`take_touched`](Self::take_touched).
+    fn touch(&mut self, group: GroupIndex) {
+        if let Some(slot) = self.slots.get_mut(group.get())
+            && !core::mem::replace(&mut slot.touched, true)
+        {
+            self.touched.push(group);
+        }
+    }
+
     /// Has the group compiled at the next [`settle`](Self::settle).
     fn mark(&mut self, group: GroupIndex) {
+        self.touch(group);
         let Some(slot) = self.slots.get_mut(group.get()) else {
             return;
         };

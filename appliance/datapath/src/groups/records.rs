@@ -22,6 +22,9 @@ impl Groups {
             true => self.by_id.get(&group.group).copied(),
             false => Some(self.acquire(group.group)?),
         };
+        if let Some(index) = index {
+            self.touch(index);
+        }
         let slot = index.and_then(|index| self.slots.get_mut(index.get()));
         let old = slot.and_then(|slot| slot.stateful.replace(group.stateful));
         Ok(old.map(|stateful| Group { stateful, ..*group }))
@@ -30,6 +33,7 @@ impl Groups {
     pub(crate) fn delete_group(&mut self, group: GroupId) -> Option<Group> {
         let index = *self.by_id.get(&group)?;
         let stateful = self.slots.get_mut(index.get())?.stateful.take()?;
+        self.touch(index);
         self.release(index);
         Some(Group { group, stateful })
     }
@@ -148,12 +152,15 @@ impl Groups {
             self.bindings.resize_with(slots, Default::default);
         }
         let group = self.acquire(binding.group)?;
-        if let Some(bound) = self.bindings.get_mut(usize::from(binding.vlan.get())) {
-            if let Err(error) = room(bound, 1) {
+        let bound = self.bindings.get_mut(usize::from(binding.vlan.get()));
+        let slot = self.slots.get_mut(group.get());
+        if let (Some(bound), Some(slot)) = (bound, slot) {
+            if let Err(error) = room(bound, 1).and_then(|()| room(&mut slot.vaps, 1)) {
                 self.release(group);
                 return Err(error);
             }
             bound.push(group);
+            slot.vaps.push(binding.vlan);
         }
         Ok(None)
     }
@@ -163,6 +170,9 @@ impl Groups {
         let bound = self.bindings.get_mut(usize::from(vlan.get()))?;
         let at = bound.iter().position(|bound| *bound == index)?;
         bound.swap_remove(at);
+        if let Some(slot) = self.slots.get_mut(index.get()) {
+            slot.vaps.retain(|bound| *bound != vlan);
+        }
         self.release(index);
         Some(Binding { vlan, group })
     }
@@ -197,6 +207,7 @@ impl Groups {
         let slots = self.slots.len() + 1;
         room(&mut self.free, slots)?;
         room(&mut self.dirty, slots)?;
+        room(&mut self.touched, slots)?;
         self.slots.push(Slot {
             id,
             records: 1,
@@ -204,6 +215,8 @@ impl Groups {
             rules: Vec::new(),
             compiled: None,
             dirty: false,
+            vaps: Vec::new(),
+            touched: false,
         });
         Ok(GroupIndex(index))
     }

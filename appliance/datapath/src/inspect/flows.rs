@@ -30,9 +30,10 @@ impl Datapath {
             if told >= PAGE {
                 return unfinished(set);
             }
-            for cached in self.flows.in_set(set, self.epoch, now) {
+            for cached in self.flows.in_set(set, now) {
                 let concerns = |vlan| cached.concerns(vlan);
-                if vlan.is_none_or(concerns)
+                if self.is_good(cached.key, cached.path, cached.epoch)
+                    && vlan.is_none_or(concerns)
                     && let Some(flow) = self.flow(now, &cached)
                 {
                     parts.push(Part::Flow(flow));

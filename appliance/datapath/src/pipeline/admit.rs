@@ -121,13 +121,10 @@ impl Datapath {
             ip,
             frame: frame.bytes(),
         };
-        let (now, epoch) = (incoming.now, self.epoch);
+        let now = incoming.now;
         let admission = match witness.is_tracing() {
             true => self.judge(&packet, now, witness),
-            false => {
-                let groups = self.tables.groups();
-                self.security.admit(groups, &packet, now, epoch)
-            }
+            false => self.security.admit(self.tables.rules(), &packet, now),
         };
         if admission.is_err() {
             witness.blame(|| {
@@ -150,10 +147,8 @@ impl Datapath {
         let (rule, connection, opens) = match known {
             Some(rule) => (Some(rule), None, false),
             None => {
-                let groups = self.tables.groups();
-                let judgement =
-                    self.security
-                        .judge(groups, packet, now, self.epoch, opened.as_ref())?;
+                let rules = self.tables.rules();
+                let judgement = self.security.judge(rules, packet, now, opened.as_ref())?;
                 if let Some(opening) = witness.opening() {
                     *opening = judgement.opening;
                 }

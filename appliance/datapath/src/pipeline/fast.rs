@@ -2,8 +2,8 @@
 //!
 //! A burst is looked at twice: first each frame is read, and the memory fetched in which
 //! its flow will be looked for, one beside the other; then each follows the verdict that
-//! is found there, or goes through every stage. A verdict of this epoch is good for all of
-//! its flow, but for packets that have changed a connection or cannot be routed.
+//! is found there, or goes through every stage. A verdict that is good in this epoch is so
+//! for all of its flow, but for packets that have changed a connection or cannot be routed.
 
 use nve_protocol::{Direction, DropReason};
 
@@ -118,7 +118,7 @@ impl Datapath {
         witness: &mut impl Witness,
     ) -> Verdict {
         if seen.is_ordinary
-            && let Some(at) = self.flows.find(seen.home, &seen.key, self.epoch, now)
+            && let Some(at) = self.find(now, seen)
             && let Some(known) = self.flows.get(at).copied()
             && self.may_follow(now, ingress, frame, seen, at, &known)
         {
@@ -129,6 +129,16 @@ impl Datapath {
             };
         }
         self.process_one(now, ingress, frame, witness)
+    }
+
+    /// The entry of a flow, good in this epoch.
+    #[inline(always)]
+    fn find(&mut self, now: Nanos, seen: &Seen) -> Option<Slot> {
+        let (home, key) = (seen.home, &seen.key);
+        match self.flows.find(home, key, self.epoch, now) {
+            Some(at) => Some(at),
+            None => self.renew(home, key, now),
+        }
     }
 
     /// Does with a frame what its flow's verdict says.
@@ -195,9 +205,10 @@ impl Datapath {
         let mut settled = true;
         for (handle, direction) in known.path.connections.iter().zip(directions) {
             let Some(handle) = handle else { continue };
+            let changes = self.tables.changes();
             let touched = self
                 .security
-                .touch(*handle, direction, seen.flags, now, self.epoch);
+                .touch(*handle, direction, seen.flags, now, changes);
             match touched {
                 Ok(same) => settled &= same,
                 Err(_) => return false,

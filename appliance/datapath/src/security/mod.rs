@@ -31,6 +31,7 @@ use crate::connections::{
 };
 use crate::groups::{Answer, Groups, Question};
 use crate::packet::{Ip, protocol};
+use crate::tables::{Changes, Rules};
 
 mod packet;
 #[cfg(test)]
@@ -59,8 +60,8 @@ pub struct Admission {
     /// The rule that allows it, or its connection; `None` if it needs none.
     pub rule: Option<RuleId>,
     /// Whether the packets after it with the same addresses, protocol and ports
-    /// (ICMP: type, code and identifier) need not be admitted in this epoch, as
-    /// long as [`Security::touch`] agrees if there is a connection.
+    /// (ICMP: type, code and identifier) need not be admitted, as long as the rules
+    /// are the same and [`Security::touch`] agrees if there is a connection.
     pub lasting: bool,
 }
 
@@ -140,17 +141,15 @@ impl Security {
         }
     }
 
-    /// Whether a packet may pass, by the rules of this epoch: `epoch` must differ
-    /// after each change of `groups`.
+    /// Whether a packet may pass, by the rules that there are.
     pub fn admit(
         &mut self,
-        groups: &Groups,
+        rules: Rules<'_>,
         packet: &Packet<'_>,
         now: Nanos,
-        epoch: u32,
     ) -> Result<Admission, DropReason> {
-        let decision = self.decide(groups, packet, now, epoch);
-        let mut admission = self.enact(decision, packet, now, epoch)?;
+        let decision = self.decide(rules, packet, now);
+        let mut admission = self.enact(decision, packet, now, rules.changes.epoch())?;
         if let Some(fragment) = packet.ip.fragment {
             admission.lasting = false;
             if fragment.offset == 0 && decision != Decision::Given {
@@ -168,13 +167,12 @@ impl Security {
     /// already, at another VAP or at this one. Changes nothing.
     pub fn judge(
         &self,
-        groups: &Groups,
+        rules: Rules<'_>,
         packet: &Packet<'_>,
         now: Nanos,
-        epoch: u32,
         before: Option<&Opening>,
     ) -> Result<Judgement, DropReason> {
-        let decision = self.decide(groups, packet, now, epoch);
+        let decision = self.decide(rules, packet, now);
         let (slot, rule) = match decision {
             Decision::Given => (None, None),
             Decision::Known { slot, rule } | Decision::Related { slot, rule } => {
@@ -225,9 +223,9 @@ impl Security {
         self.connections.freshness(now)
     }
 
-    /// Follows one more packet of a connection that was admitted in this epoch: the
-    /// quick way for known flows. `flags` are those of TCP, 0 for all else. After an
-    /// error the packet must be [admitted](Self::admit). Returns whether packets after
+    /// Follows one more packet of a connection that was admitted by the rules that there
+    /// are: the quick way for known flows. `flags` are those of TCP, 0 for all else. After
+    /// an error the packet must be [admitted](Self::admit). Returns whether packets after
     /// it need not be followed as long as `freshness` stays the same
     /// and their flags have none of [`CHANGES`](crate::connections::CHANGES).
     #[inline]
@@ -237,9 +235,15 @@ impl Security {
         direction: Direction,
         flags: u8,
         now: Nanos,
-        epoch: u32,
+        changes: &Changes,
     ) -> Result<bool, Stale> {
-        self.connections.touch(handle, direction, flags, now, epoch)
+        self.connections
+            .touch(handle, direction, flags, now, changes)
+    }
+
+    /// To be called in each epoch; see [`Connections::sweep`].
+    pub(crate) fn sweep(&mut self, changes: &Changes) {
+        self.connections.sweep(changes);
     }
 
     /// Removes connections that have expired, looking at no more than `budget`;
@@ -260,13 +264,8 @@ impl Security {
 
     /// Takes over a connection from another NVE, as it lists it. The next packet of
     /// it asks the rules.
-    pub fn import(
-        &mut self,
-        connection: &Connection,
-        now: Nanos,
-        epoch: u32,
-    ) -> Result<(), DropReason> {
-        self.connections.import(connection, now, epoch)
+    pub fn import(&mut self, connection: &Connection, now: Nanos) -> Result<(), DropReason> {
+        self.connections.import(connection, now)
     }
 
     /// How much of the table a VAP has.
@@ -287,12 +286,12 @@ impl Security {
 
 /// What is decided, without change.
 impl Security {
-    fn decide(&self, groups: &Groups, packet: &Packet<'_>, now: Nanos, epoch: u32) -> Decision {
+    fn decide(&self, rules: Rules<'_>, packet: &Packet<'_>, now: Nanos) -> Decision {
         if packet.is_discovery() || packet.is_dhcp() {
             return Decision::Given;
         }
         if packet.ip.is_later_fragment() {
-            return self.decide_later_fragment(groups, packet, now, epoch);
+            return self.decide_later_fragment(rules, packet, now);
         }
         let key = packet.key();
         if let Some(key) = &key
@@ -302,28 +301,27 @@ impl Security {
             let over = self.connections.is_expired(entry, now)
                 || entry.state.is_reopened_by(packet.flags());
             return match over {
-                true => decide_new(groups, packet, Some(*key), Some(slot)),
-                false => self.decide_known(groups, packet, slot, entry, epoch),
+                true => decide_new(rules.groups, packet, Some(*key), Some(slot)),
+                false => self.decide_known(rules, packet, slot, entry),
             };
         }
-        if let Some((slot, rule)) = self.related(groups, packet, now, epoch) {
+        if let Some((slot, rule)) = self.related(rules, packet, now) {
             return Decision::Related { slot, rule };
         }
-        decide_new(groups, packet, key, None)
+        decide_new(rules.groups, packet, key, None)
     }
 
     fn decide_known(
         &self,
-        groups: &Groups,
+        rules: Rules<'_>,
         packet: &Packet<'_>,
         slot: u32,
         entry: &Entry,
-        epoch: u32,
     ) -> Decision {
-        if let Some(rule) = self.allowed_by(groups, packet.vlan, slot, entry, epoch) {
+        if let Some(rule) = self.allowed_by(rules, packet.vlan, slot, entry) {
             return Decision::Known { slot, rule };
         }
-        let answer = groups.judge(packet.vlan, &packet.question());
+        let answer = rules.groups.judge(packet.vlan, &packet.question());
         // What the other side sends, it may have sent of its own accord: with TCP a
         // SYN would tell.
         let own = packet.direction != entry.opener && packet.ip.protocol != protocol::TCP;
@@ -336,31 +334,18 @@ impl Security {
         }
     }
 
-    /// The rule that allows a connection in this epoch.
-    fn allowed_by(
-        &self,
-        groups: &Groups,
-        vlan: Vlan,
-        slot: u32,
-        entry: &Entry,
-        epoch: u32,
-    ) -> Option<RuleId> {
-        match (entry.epoch == epoch, entry.state) {
+    /// The rule that allows a connection now.
+    fn allowed_by(&self, rules: Rules<'_>, vlan: Vlan, slot: u32, entry: &Entry) -> Option<RuleId> {
+        match (entry.is_asked(rules.changes), entry.state) {
             (true, State::Cut) => None,
             (true, _) => self.connections.rule(slot),
-            (false, _) => groups.judge(vlan, &opening_question(entry)).stateful,
+            (false, _) => rules.groups.judge(vlan, &opening_question(entry)).stateful,
         }
     }
 
     /// The connection that the packet is of which an ICMP error tells, and the rule
     /// that allows it.
-    fn related(
-        &self,
-        groups: &Groups,
-        packet: &Packet<'_>,
-        now: Nanos,
-        epoch: u32,
-    ) -> Option<(u32, RuleId)> {
+    fn related(&self, rules: Rules<'_>, packet: &Packet<'_>, now: Nanos) -> Option<(u32, RuleId)> {
         let quoted = packet.quoted()?;
         let quoted = Packet {
             direction: match packet.direction {
@@ -375,17 +360,11 @@ impl Security {
         if self.connections.is_expired(entry, now) {
             return None;
         }
-        let rule = self.allowed_by(groups, packet.vlan, slot, entry, epoch)?;
+        let rule = self.allowed_by(rules, packet.vlan, slot, entry)?;
         Some((slot, rule))
     }
 
-    fn decide_later_fragment(
-        &self,
-        groups: &Groups,
-        packet: &Packet<'_>,
-        now: Nanos,
-        epoch: u32,
-    ) -> Decision {
+    fn decide_later_fragment(&self, rules: Rules<'_>, packet: &Packet<'_>, now: Nanos) -> Decision {
         const REFUSED: Decision = Decision::Deny(DropReason::Fragment);
         let Some(fragment) = packet.ip.fragment else {
             return REFUSED;
@@ -402,7 +381,7 @@ impl Security {
                 service: first.service,
                 ..packet.question()
             };
-            let answer = groups.judge(packet.vlan, &question);
+            let answer = rules.groups.judge(packet.vlan, &question);
             return match answer.stateful.or(answer.stateless) {
                 Some(rule) => Decision::Alone {
                     rule,
@@ -419,7 +398,7 @@ impl Security {
         if self.connections.is_expired(entry, now) {
             return REFUSED;
         }
-        match self.allowed_by(groups, packet.vlan, slot, entry, epoch) {
+        match self.allowed_by(rules, packet.vlan, slot, entry) {
             Some(rule) => Decision::Known { slot, rule },
             None => Decision::Cut { slot },
         }

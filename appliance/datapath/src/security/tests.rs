@@ -42,7 +42,6 @@ struct Rig {
     tables: Tables,
     security: Security,
     now: Nanos,
-    epoch: u32,
 }
 
 impl Rig {
@@ -58,8 +57,8 @@ impl Rig {
             tables: Tables::new(TableSizes::uniform(100)),
             security: Security::new(&config),
             now: Nanos(1 << 40),
-            epoch: 0,
         };
+        rig.tables.tell_changes_apart();
         for (group, stateful) in [(STATEFUL, true), (STATELESS, false)] {
             rig.put(Record::Group(Group { group, stateful }));
             for id in 1..10 {
@@ -88,7 +87,12 @@ impl Rig {
 
     fn commit(&mut self) {
         self.tables.settle();
-        self.epoch += 1;
+    }
+
+    fn touch(&mut self, handle: Handle, direction: Direction, flags: u8) -> Result<bool, Stale> {
+        let changes = self.tables.changes();
+        self.security
+            .touch(handle, direction, flags, self.now, changes)
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -96,11 +100,9 @@ impl Rig {
     }
 
     fn admit_frame(&mut self, packet: &Packet<'_>) -> Result<Admission, DropReason> {
-        let groups = self.tables.groups();
-        let judged = self
-            .security
-            .judge(groups, packet, self.now, self.epoch, None);
-        let admitted = self.security.admit(groups, packet, self.now, self.epoch);
+        let rules = self.tables.rules();
+        let judged = self.security.judge(rules, packet, self.now, None);
+        let admitted = self.security.admit(rules, packet, self.now);
         // A trace tells the same, but for lack of room.
         match (judged, admitted) {
             (_, Err(DropReason::ConnectionLimit)) => {}
@@ -252,27 +254,15 @@ fn a_rule_change_cuts_what_is_no_longer_allowed_and_nothing_else() {
     let kept = rig.tcp(OUT, 2, ACK).unwrap().connection.unwrap();
     let lost = rig.tcp(OUT, 1, ACK).unwrap().connection.unwrap();
     rig.delete(1);
-    assert!(
-        rig.security
-            .touch(lost, OUT, ACK, rig.now, rig.epoch)
-            .is_err()
-    );
+    assert!(rig.touch(lost, OUT, ACK).is_err());
     // Its answers would be allowed as packets of their own, and are not.
     assert_eq!(rig.tcp(OUT, 1, ACK), DENIED);
     assert_eq!(rig.tcp(IN, 1, ACK), DENIED);
     rig.wait(100);
     assert_eq!(rig.tcp(OUT, 1, ACK), DENIED);
-    assert!(
-        rig.security
-            .touch(lost, OUT, ACK, rig.now, rig.epoch)
-            .is_err()
-    );
+    assert!(rig.touch(lost, OUT, ACK).is_err());
     assert_eq!(rig.tcp(IN, 2, ACK).unwrap().connection, Some(kept));
-    assert!(
-        rig.security
-            .touch(kept, OUT, ACK, rig.now, rig.epoch)
-            .is_ok()
-    );
+    assert!(rig.touch(kept, OUT, ACK).is_ok());
     // A connection of its own, the other way, is none of that.
     assert!(rig.tcp(OUT, 1, SYN).is_ok());
     assert!(rig.tcp(IN, 1, SYN | ACK).is_ok());
@@ -337,23 +327,11 @@ fn a_syn_begins_another_connection_by_the_rules() {
     let first = rig.tcp(OUT, 1, SYN).unwrap().connection.unwrap();
     assert!(rig.tcp(IN, 1, RST | ACK).is_ok());
     assert_eq!(rig.tcp(IN, 1, SYN), DENIED);
-    assert!(
-        rig.security
-            .touch(first, OUT, ACK, rig.now, rig.epoch)
-            .is_ok()
-    );
-    assert!(
-        rig.security
-            .touch(first, OUT, SYN, rig.now, rig.epoch)
-            .is_err()
-    );
+    assert!(rig.touch(first, OUT, ACK).is_ok());
+    assert!(rig.touch(first, OUT, SYN).is_err());
     let second = rig.tcp(OUT, 1, SYN).unwrap().connection.unwrap();
     assert_ne!(first, second);
-    assert!(
-        rig.security
-            .touch(first, OUT, ACK, rig.now, rig.epoch)
-            .is_err()
-    );
+    assert!(rig.touch(first, OUT, ACK).is_err());
     assert_eq!(rig.security.count(), 1);
 }
 
@@ -580,7 +558,7 @@ fn connections_move_to_another_nve() {
     assert!((598..=600).contains(&idle), "{idle}");
     let mut new = Rig::new(&rules);
     for connection in &listed {
-        let moved = new.security.import(connection, new.now, new.epoch);
+        let moved = new.security.import(connection, new.now);
         assert_eq!(moved, Ok(()));
     }
     let relisted: Vec<Connection> = new.security.connections(vlan(1), new.now).collect();
@@ -590,11 +568,6 @@ fn connections_move_to_another_nve() {
     assert_eq!((new.security.count(), new.tcp(IN, 80, ACK)), (0, DENIED));
     // The rules are those of where it is now.
     let mut strict = Rig::new(&[]);
-    assert!(
-        strict
-            .security
-            .import(&listed[0], strict.now, strict.epoch)
-            .is_ok()
-    );
+    assert!(strict.security.import(&listed[0], strict.now).is_ok());
     assert_eq!(strict.tcp(IN, 80, ACK), DENIED);
 }

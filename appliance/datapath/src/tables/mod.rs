@@ -12,14 +12,15 @@ use core::net::IpAddr;
 
 use alloc::vec::Vec;
 use nve_protocol::{
-    Address, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Neighbor, Peer,
-    Qos, Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
+    Address, Binding, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Member,
+    Neighbor, Peer, Qos, Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
 };
 
 use crate::Nanos;
 use crate::groups::Groups;
 
 mod addresses;
+mod changes;
 mod lists;
 mod macs;
 mod neighbors;
@@ -33,6 +34,8 @@ mod vteps;
 mod tests;
 
 use addresses::Addresses;
+pub use changes::Changes;
+pub(crate) use changes::{NEVER, Scope};
 pub(crate) use macs::{Fast, FastHasher};
 use macs::{LocalMacs, RemoteMacs};
 use neighbors::Neighbors;
@@ -59,6 +62,15 @@ pub enum TableError {
     BadRecord,
 }
 
+/// What security asks of the tables.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'t> {
+    /// What is allowed.
+    pub groups: &'t Groups,
+    /// And since when.
+    pub changes: &'t Changes,
+}
+
 /// All tables of one NVE.
 #[derive(Debug)]
 pub struct Tables {
@@ -79,6 +91,7 @@ pub struct Tables {
     addresses: Addresses,
     services: AllServices,
     dhcp_options: DhcpOptions,
+    changes: Changes,
 }
 
 impl Tables {
@@ -101,7 +114,14 @@ impl Tables {
             addresses: Addresses::default(),
             services: AllServices::default(),
             dhcp_options: DhcpOptions::default(),
+            changes: Changes::new(),
         }
+    }
+
+    /// From now on it is told which changes concern what; until then, and if memory is
+    /// short, each concerns everything.
+    pub fn tell_changes_apart(&mut self) {
+        self.changes.tell_apart();
     }
 
     /// How many records fit.
@@ -115,6 +135,8 @@ impl Tables {
         let old = core::mem::replace(self, other);
         self.qos.succeed(&old.qos);
         self.vteps.renew();
+        self.changes = old.changes;
+        self.changes.mark_all();
     }
 
     /// Digest of all records.
@@ -160,6 +182,9 @@ impl Tables {
             None => *self.sizes.get_mut(table) += 1,
         }
         self.digest.add(record);
+        if replaced.as_ref() != Some(record) {
+            self.note_change(replaced.iter().chain([record]));
+        }
         Ok(replaced)
     }
 
@@ -211,7 +236,60 @@ impl Tables {
         }?;
         self.digest.remove(&removed);
         *self.sizes.get_mut(key.table()) -= 1;
+        self.note_change([&removed]);
         Some(removed)
+    }
+
+    /// Notes what verdicts these records, which came or went, may have been part of: each
+    /// scope that [`Datapath::is_good`](crate::Datapath) asks about is marked by all
+    /// records that decide what is read of it.
+    fn note_change<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
+        for record in records {
+            match record {
+                Record::Vap(vap) => {
+                    self.changes.mark(Scope::Vap(vap.vlan));
+                    self.changes.mark(Scope::Station(vap.vni, vap.mac));
+                }
+                Record::Address(Address { vlan, .. })
+                | Record::Qos(Qos { vlan, .. })
+                | Record::Binding(Binding { vlan, .. }) => self.changes.mark(Scope::Vap(*vlan)),
+                Record::Fdb(Fdb { vni, mac, .. }) | Record::Neighbor(Neighbor { vni, mac, .. }) => {
+                    self.changes.mark(Scope::Station(*vni, *mac));
+                }
+                Record::Flood(Flood { vni, .. }) | Record::Peer(Peer { vni, .. }) => {
+                    self.changes.mark(Scope::Tunnels(*vni));
+                }
+                Record::Network(network) => self.changes.mark(Scope::Network(network.vni)),
+                Record::Gateway(gateway) => {
+                    self.changes.mark(Scope::Network(gateway.vni));
+                    self.note_router_change(gateway.router);
+                }
+                Record::Route(route) => self.note_router_change(route.router),
+                Record::Member(Member { prefix, .. }) => match prefix.is_host() {
+                    true => self.changes.mark(Scope::Address(prefix.address())),
+                    false => self.changes.mark_all(),
+                },
+                // Groups note what they need; see `settle`.
+                Record::Group(_) | Record::Rule(_) => {}
+                // Only answers of the NVE itself are made of them, which are not kept.
+                Record::Subnet(_)
+                | Record::Dns(_)
+                | Record::HostRoute(_)
+                | Record::DhcpOption(_) => {}
+            }
+        }
+    }
+
+    /// A router works for all networks that it has an interface on.
+    fn note_router_change(&mut self, router: RouterId) {
+        for interface in self.routers.interfaces(router) {
+            self.changes.mark(Scope::Network(interface.vni));
+        }
+    }
+
+    /// Which part changed when.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Whether there is a record with this key.
@@ -261,10 +339,22 @@ impl Tables {
         &self.groups
     }
 
-    /// Compiles what changed; to be called once after each change, before frames
-    /// are judged. Without it the outcome is the same, but slower.
+    /// Security groups, and when they changed.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            groups: &self.groups,
+            changes: &self.changes,
+        }
+    }
+
+    /// Compiles what changed and begins the next epoch; to be called once after each
+    /// change, before frames are judged.
     pub fn settle(&mut self) {
         self.groups.settle();
+        let changes = &mut self.changes;
+        self.groups
+            .take_touched(|vlan| changes.mark(Scope::Vap(vlan)));
+        changes.begin_epoch();
     }
 
     /// The VAP behind a tag.

@@ -88,6 +88,12 @@ impl Routers {
         list.get(at)
     }
 
+    /// All interfaces of a router.
+    pub(super) fn interfaces(&self, router: RouterId) -> &[Gateway] {
+        let router = self.routers.get(&router);
+        router.map_or(&[], |router| router.interfaces.as_slice())
+    }
+
     /// The interface of a router with this address.
     pub(super) fn owner(&self, router: RouterId, ip: IpAddr) -> Option<&Gateway> {
         let router = self.routers.get(&router)?;
