@@ -9,5 +9,6 @@ mod qos;
 mod rig;
 mod routing;
 mod services;
+mod staleness;
 mod underlay;
 mod underlay6;

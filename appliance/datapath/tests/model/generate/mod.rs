@@ -4,6 +4,7 @@
 //! shrinks towards its first stations and to a whole topology. Strategies are boxed,
 //! since the trees of nested ones are kilobytes that would be moved about.
 
+mod churn;
 mod clients;
 mod draft;
 mod talk;
@@ -16,6 +17,7 @@ use crate::converse::Turn;
 use crate::packet::Frame;
 use crate::rules::{Arrival, Outer, Tag};
 use crate::world::{self, NETWORKS, STATIONS, VLANS, VTEPS};
+use churn::churn;
 use draft::{Draft, asking, body};
 use talk::{talk, turn, wait};
 
@@ -79,7 +81,7 @@ pub fn case() -> impl Strategy<Value = Case> {
     let memory = (any::<bool>(), 0u32..3, limit);
     let records = (missing, prop_oneof![Just(vec![]), vec(record(), 0..8)]);
     let any = (0u8..16, any::<bool>(), vec(step(), 1..16));
-    let kinds = prop_oneof![4 => any, 4 => talk(), 1 => ask()];
+    let kinds = prop_oneof![4 => any, 4 => talk(), 3 => churn(), 1 => ask()];
     (records, memory, kinds).prop_map(
         |((missing, more), (trunk_checksum, flows, limit), (stateful, default, steps))| Case {
             missing,

@@ -38,7 +38,7 @@ pub(super) fn talk() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
         .boxed()
 }
 
-fn first() -> BoxedStrategy<Step> {
+pub(super) fn first() -> BoxedStrategy<Step> {
     (plain_frame(), times())
         .prop_map(|((at, frame), times)| Step::Trunk {
             tag: Tag::Vlan(world::vlan(at).get()),
@@ -50,7 +50,7 @@ fn first() -> BoxedStrategy<Step> {
 }
 
 /// A change of a rule, most of what Neutron's groups let out; or of a VAP.
-fn change() -> BoxedStrategy<Edit> {
+pub(super) fn change() -> BoxedStrategy<Edit> {
     let rule = prop_oneof![
         2 => (Just(GROUPS - 1), 0usize..2),
         1 => (0..GROUPS, 0usize..12),
