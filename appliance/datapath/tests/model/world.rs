@@ -275,8 +275,9 @@ pub fn rule(group_at: usize, index: usize) -> Record {
         low,
         high,
         remote: match (index / 4, egress) {
-            (0, _) | (1, true) => Remote::Any,
-            (1, false) => Remote::Group(group(group_at + 1)),
+            (0, _) => Remote::Any,
+            (1, true) if group_at.is_multiple_of(2) => Remote::Any,
+            (1, _) => Remote::Group(group(group_at + 1)),
             _ => Remote::Prefix(Prefix::around(near, if six { 64 } else { 23 }).unwrap()),
         },
     })

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use super::talk::{change, first, wait};
 use super::{Edit, Step, edit, times};
 use crate::converse::Turn;
-use crate::world;
+use crate::world::{self, GROUPS, NETWORKS, STATIONS, VLANS};
 
 /// Which groups are stateful, whether they are like Neutron's, and the steps.
 pub(super) fn churn() -> BoxedStrategy<(u8, bool, Vec<Step>)> {
-    let begin = (vec(first(), 1..4), vec(edited(), 0..3));
+    let edits = prop_oneof![2 => vec(edited(), 0..3), 1 => Just(by_members())];
+    let begin = (vec(first(), 1..4), edits);
     let packet = prop_oneof![
         1 => first(),
         12 => (0usize..6, turn(), times())
@@ -56,5 +57,28 @@ fn edited() -> BoxedStrategy<Edit> {
             false => Edit::Delete(record.key()),
         }
     });
-    prop_oneof![6 => toggled, 2 => edit(), 1 => change()].boxed()
+    let member = (0..GROUPS, 0..NETWORKS, 0..STATIONS, any::<bool>());
+    let member = (member, any::<bool>()).prop_map(|((group, network, index, six), put)| {
+        let record = world::member(group, network, index, six);
+        match put {
+            true => Edit::Put(record),
+            false => Edit::Delete(record.key()),
+        }
+    });
+    prop_oneof![6 => toggled, 3 => member, 2 => edit(), 1 => change()].boxed()
+}
+
+/// What VMs may do depends on who is in a group: all stations are, at first.
+fn by_members() -> Vec<Edit> {
+    let moved = (0..VLANS).flat_map(|at| {
+        let others = [0, GROUPS - 1].map(|group| Edit::Delete(world::binding(at, group).key()));
+        others.into_iter().chain([Edit::Put(world::binding(at, 1))])
+    });
+    let stations = (0..NETWORKS).flat_map(|network| {
+        (0..2 * STATIONS).map(move |at| {
+            let (index, six) = (at % STATIONS, at / STATIONS == 1);
+            Edit::Put(world::member(2, network, index, six))
+        })
+    });
+    moved.chain(stations).collect()
 }
