@@ -168,7 +168,7 @@ impl Datapath {
     /// returns when to call again; to be called after each [`update`](Self::update)
     /// too.
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
-        self.security.age(now, AGED_PER_TICK);
+        self.security.age_by_time(now, AGED_PER_TICK);
         let mut capture = self.capture.take().filter(|capture| capture.is_wanted(now));
         self.advertise(now, &mut Tap::new(sink, capture.as_mut(), now));
         self.capture = capture;

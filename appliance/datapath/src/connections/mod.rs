@@ -292,6 +292,8 @@ pub(crate) struct Connections {
     rival: u32,
     /// Where ageing goes on.
     cursor: usize,
+    /// The tick of the last [`age_by_time`](Self::age_by_time).
+    aged: u32,
     /// The entry whose epoch is looked at next.
     swept: usize,
     /// How many were removed that had not expired, wrapping; never the largest number.
@@ -344,6 +346,7 @@ impl Connections {
             greediest: 0,
             rival: 0,
             cursor: 0,
+            aged: 0,
             swept: 0,
             evictions: 0,
             limits,
@@ -621,6 +624,13 @@ impl Connections {
             }
         }
         removed
+    }
+
+    /// The same, once in each tick: within one, nothing more expires.
+    pub(crate) fn age_by_time(&mut self, now: Nanos, budget: usize) {
+        if core::mem::replace(&mut self.aged, tick(now)) != tick(now) {
+            self.age(now, budget);
+        }
     }
 
     /// Has the rules asked anew about the next connections in turn of which it was long
