@@ -5,6 +5,7 @@
 //! one behind a vhost-user socket ([`vhost_user`]), as a vSwitch offers them, or one in
 //! the same process, for benches. It serves those, and whoever wants a debugger.
 
+pub mod churn;
 pub mod clock;
 pub mod device;
 pub mod memory;

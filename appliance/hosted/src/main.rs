@@ -5,7 +5,7 @@ use std::io::{BufReader, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
@@ -13,12 +13,14 @@ use nix::poll::{PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use nve_datapath::Nanos;
+use nve_hosted::churn::Churn;
 use nve_hosted::clock::{Clock, ticks};
 use nve_hosted::memory::{Pages, Shared};
 use nve_hosted::node::{Hosted, Source, shared_bytes};
 use nve_hosted::report::Report;
 use nve_hosted::vhost_user::VhostUser;
 use nve_kernel::config::Config;
+use nve_protocol::{Record, Stats};
 
 /// Between two looks at signals and sockets, in nanoseconds.
 const HOUSEKEEPING: u64 = 100_000_000;
@@ -50,6 +52,13 @@ struct Cli {
     /// line, and dial no shim.
     #[arg(long)]
     tables: Option<PathBuf>,
+    /// Change the tables all the time: put and delete the records in this file, one in
+    /// each transaction, from SIGUSR1 on until SIGUSR2. Wants --tables.
+    #[arg(long, requires = "tables")]
+    churn: Option<PathBuf>,
+    /// Transactions per second of --churn.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    churn_rate: u32,
     /// Run on this processor and never sleep.
     #[arg(long)]
     cpu: Option<usize>,
@@ -87,10 +96,15 @@ fn run(cli: &Cli) -> Result<()> {
         .init();
     let source = match &cli.tables {
         None => Source::Shims,
-        Some(path) => read_tables(path)?,
+        Some(path) => Source::Records(read_records(path)?),
     };
-    if let Some(cpu) = cli.cpu {
-        pin(cpu).with_context(|| format!("processor {cpu}"))?;
+    let changes = cli.churn.as_deref().map(read_records).transpose()?;
+    let changing = Arc::new(AtomicUsize::new(0));
+    for (signal, on) in [
+        (signal_hook::consts::SIGUSR1, 1),
+        (signal_hook::consts::SIGUSR2, 0),
+    ] {
+        signal_hook::flag::register_usize(signal, changing.clone(), on)?;
     }
     Clock::get();
     let heap = cli.memory << 20;
@@ -98,10 +112,19 @@ fn run(cli: &Cli) -> Result<()> {
     let mut memory = Shared::new(shared_bytes(&config, heap), pages)?;
     let trunk = VhostUser::connect(&cli.trunk, memory.region()).context("trunk")?;
     let uplink = VhostUser::connect(&cli.uplink, memory.region()).context("uplink")?;
-    let hosted = Hosted::new(&config, source, heap, &mut memory, [trunk, uplink])?;
+    let mut hosted = Hosted::new(&config, source, heap, &mut memory, [trunk, uplink])?;
+    let datapath = hosted.node().datapath();
+    let churn =
+        changes.map(|records| Churn::start(&config, records, cli.churn_rate, changing, datapath));
+    let churn = churn.transpose()?;
+    // The thread that makes changes stays where it is.
+    if let Some(cpu) = cli.cpu {
+        pin(cpu).with_context(|| format!("processor {cpu}"))?;
+    }
     log::info!("ready");
     Loop {
         hosted,
+        churn,
         report: Report::default(),
         stats: cli.stats.map(|seconds| seconds.max(1) * SECOND),
         sleeps: cli.cpu.is_none(),
@@ -114,11 +137,9 @@ fn read_config(path: &Path) -> Result<Config> {
     Config::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
-fn read_tables(path: &Path) -> Result<Source> {
+fn read_records(path: &Path) -> Result<Vec<Record>> {
     let file = fs::File::open(path).with_context(|| path.display().to_string())?;
-    let records = nve_hosted::records::read(BufReader::new(file))
-        .with_context(|| path.display().to_string())?;
-    Ok(Source::Records(records))
+    nve_hosted::records::read(BufReader::new(file)).with_context(|| path.display().to_string())
 }
 
 fn pin(cpu: usize) -> Result<()> {
@@ -130,6 +151,7 @@ fn pin(cpu: usize) -> Result<()> {
 /// The appliance's loop, with what a process has around it.
 struct Loop {
     hosted: Hosted<VhostUser>,
+    churn: Option<Churn>,
     report: Report,
     /// Nanoseconds between two lines of counters.
     stats: Option<u64>,
@@ -147,7 +169,8 @@ impl Loop {
         let mut next_line = self.stats.map(|interval| Nanos(now.0 + interval));
         let mut housekeeping = now;
         loop {
-            let busy = self.hosted.poll(now)?;
+            let mut busy = self.hosted.poll(now)?;
+            busy |= self.change(now)?;
             let after = ticks();
             if busy {
                 self.report.busy_cycles += after.wrapping_sub(before);
@@ -187,8 +210,25 @@ impl Loop {
         }
     }
 
+    /// Takes a change of the tables that is due; whether there was one.
+    #[inline]
+    fn change(&mut self, now: Nanos) -> Result<bool> {
+        let Some(churn) = &mut self.churn else {
+            return Ok(false);
+        };
+        if !churn.is_due(now) {
+            return Ok(false);
+        }
+        churn.turn(now, self.hosted.node().datapath())?;
+        Ok(true)
+    }
+
     fn print(&mut self, now: Nanos) -> Result<()> {
-        let line = self.report.line(&self.hosted.stats(now))?;
+        let generation = self.churn.as_ref().map_or(0, Churn::generation);
+        let line = self.report.line(&Stats {
+            generation,
+            ..self.hosted.stats(now)
+        })?;
         Ok(writeln!(stdout().lock(), "{line}")?)
     }
 

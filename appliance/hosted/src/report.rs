@@ -27,6 +27,8 @@ struct Line<'s> {
     trunk: &'s NicStats,
     uplink: &'s NicStats,
     answers: u64,
+    /// Transactions that changed the tables.
+    generation: u64,
     drops: BTreeMap<&'static str, u64>,
 }
 
@@ -46,6 +48,7 @@ impl Report {
             trunk: &stats.trunk,
             uplink: &stats.uplink,
             answers: stats.answers,
+            generation: stats.generation,
             drops: drops
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.name(), count))

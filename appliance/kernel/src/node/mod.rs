@@ -155,6 +155,13 @@ impl<N: Nic, E: Entropy> Node<N, E> {
         self.forwarder.disarm_interrupts();
     }
 
+    /// The datapath, for changes that do not come by the control session; timers are
+    /// served in the next turn.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        self.due = Nanos(0);
+        self.forwarder.parts().1
+    }
+
     /// The tables in force.
     pub fn tables(&self) -> &Tables {
         self.forwarder.tables()
