@@ -49,7 +49,7 @@ figures: image ## measure size, memory, idle load and synchronization
 
 bench: bench-build image ## measure us beside OVS-DPDK, testpmd and a Linux guest, for hours
 	@$(BENCH) run --out docs/bench && $(BENCH) rfc2544 --out docs/bench && \
-		$(BENCH) booted --out docs/bench
+		$(BENCH) updates --out docs/bench && $(BENCH) booted --out docs/bench
 
 bench-quick: bench-build ## the same in three minutes, without a report
 	@$(BENCH) run --quick

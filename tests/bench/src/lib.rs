@@ -29,4 +29,5 @@ pub mod ring;
 mod smoke;
 pub mod stats;
 pub mod traffic;
+pub mod updates;
 pub mod versions;

@@ -14,6 +14,7 @@ use sluice_bench::measure::{Matrix, Rig, Sample};
 use sluice_bench::report::Report;
 use sluice_bench::rfc2544::{self, Method};
 use sluice_bench::traffic::{Flows, Place, Scenario, Sizes};
+use sluice_bench::updates;
 use sluice_bench::versions;
 use sluice_lab::sandbox;
 
@@ -37,6 +38,8 @@ enum Verb {
     Rfc2544(Rfc2544Args),
     /// Measure our image in QEMU, and a Linux guest beside it.
     Booted(BootedArgs),
+    /// Measure what changes of the tables cost frames that they do not concern.
+    Updates(UpdatesArgs),
 }
 
 #[derive(Args)]
@@ -91,6 +94,34 @@ impl BootedArgs {
             linux_memory: self.linux_memory,
         })
     }
+}
+
+#[derive(Args)]
+struct UpdatesArgs {
+    /// Scenario.
+    #[arg(long, default_value = "S2b")]
+    scenario: Scenario,
+    /// Number of flows.
+    #[arg(long, default_value = "1k")]
+    flows: Flows,
+    /// Sizes of frames.
+    #[arg(long, default_value = "64")]
+    size: Sizes,
+    /// Transactions per second, of one record each.
+    #[arg(long, default_value_t = 10_000)]
+    rate: u32,
+    /// How often tables stay, and how often they change.
+    #[arg(long, default_value_t = 12)]
+    rounds: usize,
+    /// How many seconds each time.
+    #[arg(long, default_value_t = 3.2)]
+    seconds: f64,
+    /// Our NVE's program; `nve-hosted` beside this one if left out.
+    #[arg(long)]
+    hosted: Option<PathBuf>,
+    /// Directory for the report; none is written if left out.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -229,7 +260,7 @@ fn main() -> ExitCode {
 /// What the outer process does: huge pages are the machine's, not the sandbox's.
 fn supervise(verb: &Verb) -> Result<ExitCode> {
     let _pages = match verb {
-        Verb::Run(_) | Verb::Rfc2544(_) => Some(HugePages::reserve(HUGE_PAGES)?),
+        Verb::Run(_) | Verb::Rfc2544(_) | Verb::Updates(_) => Some(HugePages::reserve(HUGE_PAGES)?),
         Verb::Booted(_) => None,
     };
     sandbox::supervise()
@@ -241,6 +272,7 @@ fn work(verb: &Verb) -> Result<ExitCode> {
         Verb::Run(arguments) => run(arguments)?,
         Verb::Rfc2544(arguments) => measure_throughput(arguments)?,
         Verb::Booted(arguments) => boot(arguments)?,
+        Verb::Updates(arguments) => measure_updates(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -318,6 +350,35 @@ fn boot(arguments: &BootedArgs) -> Result<()> {
     println!("\n{}", report.markdown());
     if let Some(dir) = &arguments.out {
         report.write(dir)?;
+    }
+    Ok(())
+}
+
+fn measure_updates(arguments: &UpdatesArgs) -> Result<()> {
+    let hosted = hosted(arguments.hosted.as_ref())?;
+    let mut rig = Rig::new(&sandbox::enter()?.run_dir, &hosted)?;
+    let method = updates::Method {
+        scenario: arguments.scenario,
+        flows: arguments.flows,
+        sizes: arguments.size,
+        rate: arguments.rate,
+        rounds: arguments.rounds,
+        // The device counts by the second.
+        span: Duration::from_secs_f64(arguments.seconds.max(3.0)),
+    };
+    let phases = updates::measure(&mut rig, &method, |phase| println!("{phase:?}"))?;
+    let table = updates::markdown(&phases);
+    println!("\n{}\n\n{table}", versions::machine()?);
+    if let Some(dir) = &arguments.out {
+        std::fs::create_dir_all(dir)?;
+        let (scenario, flows, sizes) = (method.scenario, method.flows, method.sizes);
+        let head = format!(
+            "# Changes of the tables under load\n\n{}\n\n{scenario}, {flows} flows, {sizes} bytes.\n\n",
+            versions::machine()?
+        );
+        std::fs::write(dir.join("updates.md"), head + &table)?;
+        let json = serde_json::to_string_pretty(&phases)? + "\n";
+        std::fs::write(dir.join("updates.json"), json)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Nic;
 use crate::clock::Clock;
-use crate::dut::{DEVICE_CPU, Device, GENERATOR_CPU, Kind, Setup};
+use crate::dut::{DEVICE_CPU, Device, GENERATOR_CPU, Hosted, Kind, Setup};
 use crate::generator::{Counts, Generator, Load, Run, Span};
 use crate::proximity;
 use crate::realtime::Exclusive;
@@ -221,16 +221,30 @@ impl Rig {
 
     /// Starts a device under test.
     pub fn start(&mut self, kind: Kind, scenario: Scenario) -> Result<Box<dyn Device>> {
-        let dir = self.dir.join(format!("{:04}-{kind}", self.devices_started));
+        let dir = self.next_dir(kind);
+        kind.start(&self.setup(scenario, &dir))
+    }
+
+    /// Starts our NVE, with tables that can change by so many transactions per second.
+    pub fn start_changing(&mut self, scenario: Scenario, rate: u32) -> Result<Hosted> {
+        let dir = self.next_dir(Kind::Ours);
+        Hosted::start_changing(&self.setup(scenario, &dir), rate)
+    }
+
+    fn next_dir(&mut self, kind: Kind) -> PathBuf {
         self.devices_started += 1;
+        self.dir.join(format!("{:04}-{kind}", self.devices_started))
+    }
+
+    fn setup<'a>(&'a self, scenario: Scenario, dir: &'a Path) -> Setup<'a> {
         let [trunk, uplink] = self.wires.sockets();
-        kind.start(&Setup {
+        Setup {
             scenario,
-            dir: &dir,
+            dir,
             trunk,
             uplink,
             hosted: &self.hosted,
-        })
+        }
     }
 
     /// A generator by the rig's NICs.

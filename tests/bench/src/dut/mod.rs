@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
+pub use hosted::Hosted;
+
 use crate::traffic::{Scenario, Unknown};
 
 /// Processor of the generator and of everything that moves no packets.

@@ -27,7 +27,7 @@ pub use network::{
 };
 pub use openflow::{Port, flows as openflow, meters};
 pub use scenario::{FCS, Flows, Scenario, Sizes, Unknown};
-pub use tables::{NVE_ID, NVE_KEY, SHIM_PORT, boot_configuration, records};
+pub use tables::{NVE_ID, NVE_KEY, SHIM_PORT, boot_configuration, other_records, records};
 
 /// Port of a pair's first VM in its first conversation.
 const FIRST_PORT: u16 = 10_000;

@@ -1,10 +1,10 @@
 //! What our NVE is told: its tables and its boot configuration.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nve_protocol::{
-    Address, Binding, Direction, Family, Fdb, Gateway, Group, GroupId, Limit, Neighbor, Peer,
-    PortId, Prefix, Qos, Record, Remote, RouterId, Rule, RuleId, Vap, Vlan, Vni,
+    Address, Binding, Direction, Family, Fdb, Gateway, Group, GroupId, Limit, Mac, Member,
+    Neighbor, Peer, PortId, Prefix, Qos, Record, Remote, RouterId, Rule, RuleId, Vap, Vlan, Vni,
 };
 use serde_json::json;
 
@@ -55,6 +55,40 @@ pub fn records(scenario: Scenario) -> Vec<Record> {
     }
     if place.is_across() {
         records.extend([RED, BLUE].map(|network| peer(&network)));
+    }
+    records
+}
+
+/// VMs whose coming and going changes the tables, and how many of them are here; the
+/// first one's tag.
+const OTHERS: u16 = 550;
+const OTHERS_HERE: u16 = 50;
+const OTHERS_VLAN: u16 = 2_000;
+
+/// What other VMs of the same network and the same group bring with them: none of it is
+/// in [`records`]. Most of them are behind the other NVE: MAC address, neighbor, member.
+pub fn other_records() -> Vec<Record> {
+    (0..OTHERS).flat_map(other_vm).collect()
+}
+
+fn other_vm(number: u16) -> Vec<Record> {
+    let [high, low] = number.to_be_bytes();
+    let vm = Vm {
+        network: RED,
+        mac: Mac([0xfa, 0x16, 0x3e, 0xee, high, low]),
+        ip: Ipv4Addr::new(10, 9, high, low),
+        vlan: (number < OTHERS_HERE).then_some(OTHERS_VLAN + number),
+    };
+    let prefix = Prefix::host(vm.ip.into());
+    let member = Member {
+        group: GROUP,
+        prefix,
+    };
+    let mut records = station(&vm);
+    records.push(Record::Member(member));
+    if let Some(vlan) = vm.vlan.and_then(Vlan::new) {
+        records.push(self::vap(&vm, vlan, true));
+        records.extend(restrictions(&vm, vlan, true));
     }
     records
 }
