@@ -193,7 +193,7 @@ impl RunArgs {
                 Flows::ALL.to_vec(),
                 Sizes::ALL.to_vec(),
                 3,
-                3.0,
+                1.2,
             ),
             true => (
                 vec![
