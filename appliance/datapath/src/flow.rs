@@ -337,32 +337,26 @@ impl Home {
 /// The cache.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
-    /// A power of two of them; those of a set follow each other.
+    /// Whole sets; those of a set follow each other.
     entries: Vec<Entry>,
-    /// Of the place of an entry.
-    mask: usize,
     seed: u64,
     /// The entry whose epoch is looked at next.
     swept: usize,
 }
 
 impl FlowCache {
-    /// A cache of at most `entries`, rounded down to a power of two; fewer if
-    /// memory is short, and of none at all it is simply without use.
+    /// A cache of at most `entries`, in whole sets; fewer if memory is short, and of none
+    /// at all it is simply without use.
     pub(crate) fn new(entries: u32, seed: u64) -> FlowCache {
         let wanted = entries as usize / WAYS;
         // Slots have 32 bits.
-        let mut count = match wanted.min(1 << 28) {
-            0 => 0,
-            some => 1 << some.ilog2(),
-        };
+        let mut count = wanted.min(1 << 28);
         let mut entries = Vec::new();
         while count > 0 && entries.try_reserve_exact(count * WAYS).is_err() {
             count /= 2;
         }
         entries.resize(count * WAYS, Entry::FREE);
         FlowCache {
-            mask: entries.len().saturating_sub(1),
             entries,
             seed,
             swept: 0,
@@ -393,8 +387,10 @@ impl FlowCache {
     /// Where a key's entry is if it could choose.
     #[inline(always)]
     pub(crate) fn home(&self, key: &FlowKey) -> Home {
-        // There are no more entries than 32 bits can tell apart.
-        Home((key.hash(self.seed) as usize & self.mask) as u32)
+        // The hash as a fraction of 1, times the number of entries: no more than 32 bits
+        // can tell apart.
+        let fraction = key.hash(self.seed) >> 32;
+        Home((fraction.wrapping_mul(self.entries.len() as u64) >> 32) as u32)
     }
 
     /// Has the memory fetched in which a key is looked for first.
@@ -406,11 +402,10 @@ impl FlowCache {
         }
     }
 
-    /// Whether packets of the flow that is at home there go into a tunnel, most likely.
+    /// What is known of the flow that is at home there, whatever flow that is.
     #[inline(always)]
-    pub(crate) fn is_tunnelled(&self, home: Home) -> bool {
-        let entry = self.entries.get(home.0 as usize);
-        entry.is_some_and(|entry| matches!(entry.known.path.exit, Exit::Tunnel(_)))
+    pub(crate) fn likely(&self, home: Home) -> Option<&Known> {
+        self.entries.get(home.0 as usize).map(|entry| &entry.known)
     }
 
     /// The places of a set, in the order in which they are looked at.
@@ -471,7 +466,10 @@ impl FlowCache {
         {
             entry.epoch = NEVER;
         }
-        self.swept = (self.swept + 1) & self.mask;
+        self.swept = match self.swept + 1 {
+            next if next < self.entries.len() => next,
+            _ => 0,
+        };
     }
 
     /// The verdict in an entry that was found.

@@ -42,7 +42,7 @@ use crate::{checksum, dscp, icmp, rewrite, spoof};
 
 /// Connections that are looked at for expiry with each burst, and in each tick.
 const AGED_PER_BURST: usize = 2;
-/// How many frames before its turn a frame's headroom is fetched.
+/// How many frames before its turn it is foreseen what a frame will need.
 const AHEAD: usize = 6;
 const AGED_PER_TICK: usize = 1024;
 
@@ -208,11 +208,12 @@ impl Datapath {
         for (at, seen) in all.iter_mut().enumerate().take(burst.len()) {
             self.look(ingress, burst.bytes(at), seen);
         }
+        let fresh = self.security.freshness(now);
         let mut witness = Live::new(sink);
         for (at, seen) in all.iter().enumerate().take(burst.len()) {
             if let Some(later) = all.get(at + AHEAD)
+                && self.foresee(fresh, later)
                 && ingress == Side::Trunk
-                && self.flows.is_tunnelled(later.home())
             {
                 burst.fetch_headroom(at + AHEAD);
             }

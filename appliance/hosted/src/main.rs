@@ -64,7 +64,7 @@ struct Cli {
     cpu: Option<usize>,
     /// Print counters as a line of JSON every so many seconds, and at the end.
     #[arg(long, value_name = "SECONDS")]
-    stats: Option<u64>,
+    stats: Option<f64>,
     /// MiB of memory that tables, flow cache and connections are sized for.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=65536))]
     memory: u64,
@@ -126,7 +126,9 @@ fn run(cli: &Cli) -> Result<()> {
         hosted,
         churn,
         report: Report::default(),
-        stats: cli.stats.map(|seconds| seconds.max(1) * SECOND),
+        stats: cli
+            .stats
+            .map(|seconds| (seconds.max(0.01) * SECOND as f64) as u64),
         sleeps: cli.cpu.is_none(),
     }
     .run(&stop)

@@ -363,8 +363,7 @@ fn measure_updates(arguments: &UpdatesArgs) -> Result<()> {
         sizes: arguments.size,
         rate: arguments.rate,
         rounds: arguments.rounds,
-        // The device counts by the second.
-        span: Duration::from_secs_f64(arguments.seconds.max(3.0)),
+        span: Duration::from_secs_f64(arguments.seconds.max(1.0)),
     };
     let phases = updates::measure(&mut rig, &method, |phase| println!("{phase:?}"))?;
     let table = updates::markdown(&phases);

@@ -421,6 +421,14 @@ impl Connections {
         }
     }
 
+    /// Has the memory fetched that [`Connections::touch`] reads.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle) {
+        if let Some(entry) = self.entries.get(handle.slot() as usize) {
+            nve_hint::prefetch(entry);
+        }
+    }
+
     /// Follows a packet of a connection that rules still allow as they did. `flags`
     /// are those of TCP, 0 for all else. Returns whether it is settled: until
     /// [`freshness`](Self::freshness) is another, packets without one of the flags in

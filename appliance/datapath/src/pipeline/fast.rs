@@ -49,12 +49,6 @@ impl Seen {
         inner: (0, 0),
     };
 
-    /// Where its flow is looked for.
-    #[inline]
-    pub(super) fn home(&self) -> Home {
-        self.home
-    }
-
     #[inline]
     fn span(&self) -> Span {
         Span {
@@ -105,6 +99,21 @@ impl Datapath {
                 Some((seen.glance, inner))
             }
         }
+    }
+
+    /// Has the connections fetched of what is most likely the flow of a frame that was
+    /// looked at, if they are to be followed. Returns whether it goes into a tunnel.
+    #[inline(always)]
+    pub(super) fn foresee(&self, fresh: Fresh, seen: &Seen) -> bool {
+        let Some(known) = self.flows.likely(seen.home) else {
+            return false;
+        };
+        if known.fresh != fresh {
+            for handle in known.path.connections.iter().flatten() {
+                self.security.prefetch(*handle);
+            }
+        }
+        matches!(known.path.exit, Exit::Tunnel(_))
     }
 
     /// Processes a frame that was looked at.

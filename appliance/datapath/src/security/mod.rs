@@ -223,6 +223,12 @@ impl Security {
         self.connections.freshness(now)
     }
 
+    /// Has the memory fetched that [`Security::touch`] reads.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle) {
+        self.connections.prefetch(handle);
+    }
+
     /// Follows one more packet of a connection that was admitted by the rules that there
     /// are: the quick way for known flows. `flags` are those of TCP, 0 for all else. After
     /// an error the packet must be [admitted](Self::admit). Returns whether packets after

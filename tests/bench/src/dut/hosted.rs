@@ -20,14 +20,15 @@ use super::{DEVICE_CPU, Device, Setup, file};
 use crate::traffic::{boot_configuration, other_records, records};
 
 /// Seconds between two lines.
-const INTERVAL: u64 = 1;
+const INTERVAL: f64 = 0.25;
 
 /// MiB that it sizes its tables, flow cache and connections for: a million flows.
-const MEMORY: &str = "1024";
+const MEMORY: &str = "3072";
 
 /// The line's members that are of interest here.
 #[derive(Debug, Clone, Deserialize)]
 struct Statistics {
+    uptime_ms: u64,
     packets: u64,
     busy_cycles: u64,
     generation: u64,
@@ -97,7 +98,9 @@ impl Hosted {
     pub(crate) fn changes(&self) -> Result<Vec<f64>> {
         let per_second = |lines: &[Statistics]| {
             let [before, after] = lines else { return None };
-            Some((after.generation - before.generation) as f64 / INTERVAL as f64)
+            let millis = after.uptime_ms.saturating_sub(before.uptime_ms).max(1);
+            let changes = after.generation.saturating_sub(before.generation);
+            Some(changes as f64 * 1e3 / millis as f64)
         };
         let lines = self.lines()?;
         let lines = lines.get(self.seen..).unwrap_or_default();
