@@ -70,9 +70,9 @@ pub trait Nic {
     /// Hands it back if there is no room.
     fn send(&mut self, packet: Packet) -> Result<(), Packet>;
 
-    /// Shows the device what was queued; takes back buffers whose frames are out and
-    /// gives it fresh ones to receive into, if they are many. [`Nic::notify`] has to
-    /// follow.
+    /// Shows the device what was queued; takes back buffers whose frames are out, if they
+    /// are many or others are short, and gives it fresh ones to receive into, if they are
+    /// many. [`Nic::notify`] has to follow.
     fn flush(&mut self);
 
     /// Notifies the device of what it was shown, if it wants to be. Waits until the

@@ -74,6 +74,7 @@ impl Pool {
     }
 
     /// Buffers that are free.
+    #[inline]
     pub fn available(&self) -> usize {
         // SAFETY: as for `take`.
         unsafe { &*self.free.get() }.len()

@@ -118,7 +118,8 @@ impl<N: Nic> Forwarder<N> {
         self.ports.notify();
         let trunk = self.forward(now, Side::Trunk);
         let uplink = self.forward(now, Side::Uplink);
-        if trunk || uplink {
+        // Without free buffers nothing comes in, and nothing but this gives them back.
+        if trunk || uplink || !self.ports.has_free() {
             self.ports.flush();
         }
         trunk || uplink

@@ -42,6 +42,12 @@ impl<N: Nic> Ports<N> {
         [self.trunk.statistics(), self.uplink.statistics()]
     }
 
+    /// Whether there are free buffers.
+    #[inline]
+    pub fn has_free(&self) -> bool {
+        self.pool.available() > 0
+    }
+
     /// An empty frame.
     pub fn take(&self) -> Option<Packet> {
         self.pool.take()

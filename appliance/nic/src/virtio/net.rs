@@ -317,11 +317,12 @@ impl<T: Transport> Nic for VirtioNet<T> {
 
     fn flush(&mut self) {
         self.transmit.publish();
+        let is_short = self.pool.available() < REFILL;
+        if is_short || self.transmit.outstanding() >= RECLAIM.min(self.transmit.size() / 2) {
+            self.reclaim();
+        }
         if self.receive.room() >= REFILL.min(self.receive.size() / 2) {
             self.refill();
-        }
-        if self.transmit.outstanding() >= RECLAIM.min(self.transmit.size() / 2) {
-            self.reclaim();
         }
         self.transmit.fetch_slots(crate::BURST);
     }

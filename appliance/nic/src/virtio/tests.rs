@@ -281,6 +281,20 @@ fn frames_go_out_with_one_notification_and_buffers_come_back() {
 }
 
 #[test]
+fn sent_buffers_come_back_at_once_when_buffers_are_short() {
+    let device = Handle::new(Features::all(), 16);
+    let pool = pool(20);
+    let mut nic = start(&device, pool).unwrap();
+    for _ in 0..4 {
+        nic.send(pool.take().unwrap()).unwrap();
+    }
+    flush(&mut nic);
+    assert_eq!((device.collect().len(), pool.available()), (4, 0));
+    flush(&mut nic);
+    assert_eq!(pool.available(), 4);
+}
+
+#[test]
 fn a_full_queue_hands_the_frame_back() {
     let (mut nic, device, pool) = running(Features::all());
     for _ in 0..16 {
