@@ -47,7 +47,7 @@ fuzz: ## feed the fuzz targets for FUZZ_SECONDS (60) each; needs nightly and car
 figures: image ## measure size, memory, idle load and synchronization
 	@cargo build --release -p shim -p sluice-lab && $(SUDO) target/release/sluice-lab figures
 
-bench: bench-build image ## measure us beside OVS-DPDK, testpmd and a Linux guest, for over an hour
+bench: bench-build image ## measure us beside OVS-DPDK, testpmd and a Linux guest; docs/bench
 	@$(BENCH) run --out docs/bench && $(BENCH) rfc2544 --out docs/bench && \
 		$(BENCH) updates --out docs/bench && $(BENCH) booted --out docs/bench
 

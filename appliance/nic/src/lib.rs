@@ -81,8 +81,8 @@ pub trait Nic {
     fn notify(&mut self);
 
     /// Takes back buffers whose frames are out and gives the device fresh ones, however
-    /// few, and notifies it of those that it has, though it was before. Call now and then: a device that
-    /// lost the notification would wait for ever, and so would we.
+    /// few, and notifies it of those that it has, though it was before. Call now and
+    /// then: a device that lost the notification would wait for ever, and so would we.
     fn remind(&mut self);
 
     /// Lets the device interrupt when frames come in. Returns whether some already
