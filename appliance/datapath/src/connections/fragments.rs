@@ -10,8 +10,9 @@ use core::net::IpAddr;
 
 use nve_protocol::{Direction, Vlan};
 
+use super::Handle;
 use super::hash::Secrets;
-use super::{Handle, halves};
+use super::key::halves;
 use crate::Nanos;
 
 /// Entries of a set.
