@@ -4,8 +4,11 @@
 //! its header and belongs to nobody else, so that a frame whose user took all of
 //! the headroom can still be sent. Dropping a [`Packet`] gives its buffer back.
 //!
-//! Invariants: each index below the pool's count is either in the free list or in
-//! exactly one [`Packet`]; `start + length <= space`.
+//! Where several processors share an NVE, each has a pool, all over the same memory: a
+//! packet leaves one as a [`Loose`] one and comes into another, and none is locked.
+//!
+//! Invariants: each index below the count of the memory's buffers is either in one free
+//! list or in exactly one [`Packet`] or [`Loose`]; `start + length <= space`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -30,7 +33,9 @@ const HEADER_LINE: usize = 12;
 /// one processor (it is not `Sync`).
 #[derive(Debug)]
 pub struct Pool {
-    memory: DmaMemory,
+    /// The first byte of the memory, and its address as a device sees it.
+    base: NonNull<u8>,
+    device: u64,
     stride: usize,
     headroom: u16,
     space: u16,
@@ -47,20 +52,41 @@ impl Pool {
     /// in front of it and may have `room` bytes. `None` if that is more than 64 KiB
     /// or not one buffer fits.
     pub fn new(memory: DmaMemory, headroom: usize, room: usize) -> Option<&'static Pool> {
+        Pool::several(memory, headroom, room, 1)?.pop()
+    }
+
+    /// The same for so many processors: a pool for each, with as many buffers as the
+    /// others to begin with.
+    pub fn several(
+        memory: DmaMemory,
+        headroom: usize,
+        room: usize,
+        processors: usize,
+    ) -> Option<Vec<&'static Pool>> {
         let stride = stride(headroom, room);
         let space = u16::try_from(stride - DRIVER_SPACE).ok()?;
-        let count = u32::try_from(memory.len() / stride).ok()?;
-        if count == 0 {
+        let headroom = u16::try_from(headroom).ok()?;
+        let total = u32::try_from(memory.len() / stride).ok()?;
+        let each = total / u32::try_from(processors).ok()?.max(1);
+        if each == 0 {
             return None;
         }
-        Some(Box::leak(Box::new(Pool {
-            memory,
-            stride,
-            headroom: u16::try_from(headroom).ok()?,
-            space,
+        let pool = |number: usize| {
+            let first = number as u32 * each;
+            // All of the memory's buffers may come together in one.
+            let mut free = Vec::with_capacity(total as usize);
             // Low addresses are taken first.
-            free: UnsafeCell::new((0..count).rev().collect()),
-        })))
+            free.extend((first..first + each).rev());
+            &*Box::leak(Box::new(Pool {
+                base: memory.base(),
+                device: memory.device(),
+                stride,
+                headroom,
+                space,
+                free: UnsafeCell::new(free),
+            }))
+        };
+        Some((0..processors).map(pool).collect())
     }
 
     /// An empty frame behind the headroom of a free buffer.
@@ -71,6 +97,29 @@ impl Pool {
         let index = unsafe { &mut *self.free.get() }.pop()?;
         // SAFETY: what is free no more is in nothing else.
         Some(unsafe { self.packet(index) })
+    }
+
+    /// Takes in a packet that left another pool; hands it back if that is not over the
+    /// same memory.
+    #[inline]
+    pub fn adopt(&'static self, loose: Loose) -> Result<Packet, Loose> {
+        if loose.base != self.base.as_ptr() as usize {
+            return Err(loose);
+        }
+        let Loose {
+            index,
+            start,
+            length,
+            partial,
+            ..
+        } = loose;
+        Ok(Packet {
+            pool: self,
+            index,
+            start,
+            length,
+            partial,
+        })
     }
 
     /// Buffers that are free.
@@ -99,7 +148,7 @@ impl Pool {
     #[inline]
     pub(crate) fn prefetch(&self, index: u32, lines: usize) {
         let offset = usize::from(self.headroom) + DRIVER_SPACE - HEADER_LINE;
-        let first = self.memory.base().as_ptr().cast_const();
+        let first = self.base.as_ptr().cast_const();
         let first = first.wrapping_add((index as usize).wrapping_mul(self.stride) + offset);
         for line in 0..lines {
             nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
@@ -132,16 +181,25 @@ impl Pool {
         debug_assert!(offset <= self.stride);
         // SAFETY: `index` is below the count and `offset` at most the stride, so
         // this is within the memory or just behind it.
-        unsafe {
-            self.memory
-                .base()
-                .add(index as usize * self.stride + offset)
-        }
+        unsafe { self.base.add(index as usize * self.stride + offset) }
     }
 }
 
 const fn stride(headroom: usize, room: usize) -> usize {
     (DRIVER_SPACE + headroom + room).next_multiple_of(ALIGN)
+}
+
+/// A packet on its way from one processor's pool to another's. It has to come in
+/// somewhere: a buffer whose packet is dropped on its way is lost.
+#[derive(Debug)]
+#[must_use]
+pub struct Loose {
+    /// Where the memory begins.
+    base: usize,
+    index: u32,
+    start: u16,
+    length: u16,
+    partial: Option<PartialChecksum>,
 }
 
 /// A frame in a buffer of its own.
@@ -258,11 +316,34 @@ impl Packet {
         const { assert!(N <= DRIVER_SPACE) };
         let offset = DRIVER_SPACE + self.start() - N;
         let first = self.pool.address(self.index, offset);
-        let device =
-            self.pool.memory.device() + (self.index as usize * self.pool.stride + offset) as u64;
+        let device = self.pool.device + (self.index as usize * self.pool.stride + offset) as u64;
         // SAFETY: in this buffer, since the driver's space has at least N bytes;
         // not used by others, as for `space_mut`.
         (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)
+    }
+
+    /// Takes the packet, with its buffer, out of its pool.
+    #[inline]
+    pub fn leave(self) -> Loose {
+        let (start, length, partial) = (self.start, self.length, self.partial);
+        Loose {
+            base: self.pool.base.as_ptr() as usize,
+            index: self.into_index(),
+            start,
+            length,
+            partial,
+        }
+    }
+
+    /// Has the processor fetch the first `front` bytes of the frame, with its driver's
+    /// header.
+    #[inline]
+    pub fn fetch(&self, front: usize) {
+        let offset = DRIVER_SPACE + self.start() - HEADER_LINE;
+        let first = self.pool.address(self.index, offset).as_ptr();
+        for line in 0..Pool::lines(front) {
+            nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
+        }
     }
 
     /// Whether its buffer is one of `pool`.
@@ -352,6 +433,30 @@ mod tests {
         assert_eq!(packet.bytes_mut(), b"abcde");
         packet.append(&[&vec![0; rest]]).unwrap();
         assert_eq!(packet.capacity(), packet.len());
+    }
+
+    #[test]
+    fn a_packet_moves_to_another_pool_of_the_same_memory() {
+        let memory = || leak_memory(Pool::bytes(8, 128, 2000));
+        let pools = Pool::several(memory(), 128, 2000, 3).unwrap();
+        let available = |pools: &[&Pool]| pools.iter().map(|it| it.available()).collect::<Vec<_>>();
+        assert_eq!(available(&pools), [2, 2, 2]);
+        let mut packets: Vec<Packet> = std::iter::from_fn(|| pools[0].take()).collect();
+        packets[1].append(&[b"abc"]).unwrap();
+        let moved: Vec<Packet> = packets
+            .into_iter()
+            .map(|packet| pools[2].adopt(packet.leave()).unwrap())
+            .collect();
+        assert_eq!(moved[1].bytes(), b"abc");
+        assert_eq!(available(&pools), [0, 2, 2]);
+        drop(moved);
+        assert_eq!(available(&pools), [0, 2, 4]);
+        let other = Pool::new(memory(), 128, 2000).unwrap();
+        let packet = pools[1].take().unwrap();
+        let refused = other.adopt(packet.leave()).unwrap_err();
+        drop(pools[1].adopt(refused).unwrap());
+        assert_eq!(available(&pools), [0, 2, 4]);
+        assert!(Pool::several(memory(), 128, 2000, 9).is_none());
     }
 
     #[test]
