@@ -30,6 +30,7 @@ pub mod respond;
 mod rewrite;
 pub mod security;
 pub mod spoof;
+pub mod steering;
 pub mod tables;
 mod trunk;
 mod underlay;
@@ -43,7 +44,7 @@ pub use frame::{Burst, Extent, Frame, HEADROOM, PartialChecksum};
 pub use nve_protocol::DropReason;
 pub use pipeline::{Config, Datapath};
 pub use tables::{TableError, Tables};
-pub use underlay::Uplink;
+pub use underlay::{NextHop, Uplink};
 
 /// Most frames in a burst.
 pub const BURST: usize = 32;
@@ -55,6 +56,18 @@ pub enum Side {
     Trunk,
     /// The NIC towards other VTEPs.
     Uplink,
+}
+
+/// What a datapath is among those of an NVE, one for each processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// The only one.
+    #[default]
+    Only,
+    /// The one that speaks for the NVE: it asks for next hops and advertises routers.
+    First,
+    /// One that only forwards.
+    Other,
 }
 
 /// What becomes of a frame after [`Datapath::process`].

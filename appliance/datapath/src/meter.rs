@@ -25,6 +25,10 @@ use nve_protocol::Limit;
 
 use crate::Nanos;
 
+mod shared;
+
+pub use shared::SharedMeters;
+
 /// Tokens that a byte costs.
 const BYTE: i64 = 8_000_000;
 /// Tokens that a packet costs.

@@ -42,6 +42,8 @@ pub mod protocol {
 
 /// Most IPv6 extension headers in front of a transport header.
 const MAX_EXTENSIONS: usize = 8;
+/// Bytes in front of the packet that an ICMP error quotes.
+const ICMP_ERROR_HEADER: usize = 8;
 const IPV6_HEADER: usize = 40;
 const IPV4_HEADER: usize = 20;
 
@@ -159,6 +161,27 @@ impl Ip {
     pub fn is_intact(&self, frame: &[u8]) -> bool {
         let header = frame.get(self.header..self.transport);
         self.source.is_ipv6() || header.is_some_and(|bytes| checksum::of(bytes) == 0)
+    }
+
+    /// The packet that it quotes, if it is an ICMP error about one that its receiver
+    /// has sent; it was read from `frame`.
+    pub fn quoted(&self, frame: &[u8]) -> Option<Ip> {
+        let L4::Icmp { kind, .. } = self.l4 else {
+            return None;
+        };
+        let is_error = match (self.protocol, self.family()) {
+            (protocol::ICMP, Family::Ipv4) => matches!(kind, 3 | 4 | 11 | 12),
+            (protocol::ICMPV6, Family::Ipv6) => matches!(kind, 1..=4),
+            _ => false,
+        };
+        if !is_error {
+            return None;
+        }
+        let bytes = frame.get(..self.end)?;
+        let quoted = quoted(bytes, self.transport + ICMP_ERROR_HEADER).ok()?;
+        // The header alone names both ends; a later fragment has no ports.
+        let fits = quoted.source == self.destination && !quoted.is_later_fragment();
+        fits.then_some(quoted)
     }
 
     /// Whether it is a fragment that holds no transport header.

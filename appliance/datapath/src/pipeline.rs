@@ -14,6 +14,7 @@ mod renew;
 
 use fast::Seen;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use nve_protocol::inspect::{Responder, Step};
@@ -26,7 +27,7 @@ use crate::forward::{self, Forward, Receivers, Refusal};
 use crate::frame::{Burst, Frame};
 use crate::glance::Glance;
 use crate::inspect::{Capture, DropLog, Tap, steps};
-use crate::meter::Meter;
+use crate::meter::{Meter, SharedMeters};
 use crate::packet::{Headers, Ip};
 use crate::replicate;
 use crate::respond::ra::Rounds;
@@ -37,7 +38,7 @@ use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
 use crate::wire::{array, ethernet, put};
 use crate::witness::{Entrance, Incoming, Live, Witness};
-use crate::{BURST, Nanos, Side, Sink, Verdict};
+use crate::{BURST, Nanos, NextHop, Role, Side, Sink, Verdict};
 use crate::{checksum, dscp, icmp, rewrite, spoof};
 
 /// Connections that are looked at for expiry with each burst, and in each tick.
@@ -119,6 +120,14 @@ impl Datapath {
         datapath
     }
 
+    /// Makes it one of an NVE's datapaths, one for each processor, before anything is
+    /// done with it. All have the same tables, if the same is done to them in the same
+    /// order.
+    pub fn share(&mut self, role: Role, meters: Arc<SharedMeters>) {
+        self.underlay.set_role(role);
+        self.tables.share_meters(meters, role);
+    }
+
     /// The tables in force.
     pub fn tables(&self) -> &Tables {
         &self.tables
@@ -170,6 +179,10 @@ impl Datapath {
     pub fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
         self.security.age_by_time(now, AGED_PER_TICK);
         let mut capture = self.capture.take().filter(|capture| capture.is_wanted(now));
+        if self.underlay.role() == Role::Other {
+            self.capture = capture;
+            return self.underlay.tick(now, sink);
+        }
         self.advertise(now, &mut Tap::new(sink, capture.as_mut(), now));
         self.capture = capture;
         self.underlay.tick(now, sink).min(self.rounds.due())
@@ -183,6 +196,17 @@ impl Datapath {
                 self.count_drop(now, reason);
             }
         }
+    }
+
+    /// What was learned of next hops since the last call, for the other processors'
+    /// datapaths, in order with changes of the tables.
+    pub fn take_learned(&mut self) -> Vec<NextHop> {
+        self.underlay.take_learned()
+    }
+
+    /// Learns of a next hop what the first processor's datapath has.
+    pub fn learn(&mut self, next: NextHop) {
+        self.underlay.learn(next, &self.tables);
     }
 
     /// Counts a frame that the caller could not send.

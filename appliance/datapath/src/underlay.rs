@@ -13,6 +13,9 @@
 //! at once: a gateway that has failed over is followed within [`VERIFY`], one that
 //! is still there keeps its tunnels.
 //!
+//! Where several processors share the NVE, the first one asks, and tells the others what
+//! it has learned ([`NextHop`]).
+//!
 //! Invariant: `tunnels` is indexed by [`VtepIndex`], and holds outer headers
 //! exactly for the VTEPs whose next hop is resolved.
 
@@ -25,7 +28,7 @@ use nve_protocol::{DropReason, Mac, Prefix};
 use crate::tables::{Tables, VtepIndex};
 use crate::wire::nd;
 use crate::wire::vxlan::Outer;
-use crate::{Nanos, Sink};
+use crate::{Nanos, Role, Sink};
 
 mod resolution;
 
@@ -95,6 +98,15 @@ impl Uplink {
     }
 }
 
+/// What was learned of a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHop {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its MAC address.
+    pub mac: Mac,
+}
+
 /// A next hop.
 #[derive(Debug, Clone, Copy)]
 struct Hop {
@@ -157,6 +169,9 @@ pub(crate) struct Underlay {
     tunnels: Vec<Option<Outer>>,
     announcements: u8,
     announce_due: u64,
+    role: Role,
+    /// What the others have to be told.
+    learned: Vec<NextHop>,
 }
 
 impl Underlay {
@@ -167,7 +182,17 @@ impl Underlay {
             tunnels: Vec::new(),
             announcements: ANNOUNCEMENTS,
             announce_due: 0,
+            role: Role::Only,
+            learned: Vec::new(),
         }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn set_role(&mut self, role: Role) {
+        self.role = role;
     }
 
     pub(crate) fn uplink(&self) -> &Uplink {
@@ -232,14 +257,39 @@ impl Underlay {
             return;
         }
         let hop = self.hops.get_mut(&claim.ip);
-        if hop.is_some_and(|hop| hop.hear(claim, now.0)) {
-            self.rebuild(claim.ip, tables);
+        let Some(hop) = hop.filter(|_| self.role != Role::Other) else {
+            return;
+        };
+        let tells = self.role == Role::First;
+        // What cannot be told is not learned either: it is asked for again.
+        if tells && self.learned.try_reserve(1).is_err() || !hop.hear(claim, now.0) {
+            return;
+        }
+        if let Some(mac) = hop.mac.filter(|_| tells) {
+            self.learned.push(NextHop { ip: claim.ip, mac });
+        }
+        self.rebuild(claim.ip, tables);
+    }
+
+    /// What was learned since the last call, oldest first.
+    pub(crate) fn take_learned(&mut self) -> Vec<NextHop> {
+        core::mem::take(&mut self.learned)
+    }
+
+    /// Learns what another processor has.
+    pub(crate) fn learn(&mut self, next: NextHop, tables: &Tables) {
+        if let Some(hop) = self.hops.get_mut(&next.ip) {
+            hop.mac = Some(next.mac);
+            self.rebuild(next.ip, tables);
         }
     }
 
     /// Sends the probes that are due, and returns when to be called next.
     pub(crate) fn tick(&mut self, now: Nanos, sink: &mut impl Sink) -> Nanos {
         let mut next = now.0.saturating_add(IDLE);
+        if self.role == Role::Other {
+            return Nanos(next);
+        }
         if self.announcements > 0 {
             if self.announce_due <= now.0 {
                 self.announcements -= 1;

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use nve_protocol::inspect::{Done, Failure, MAX_PARTS, Part, Question};
+use nve_protocol::inspect::{Done, Dropped, Failure, MAX_PARTS, Part, Question};
 
 use crate::{Datapath, Nanos};
 
@@ -66,6 +66,13 @@ impl Parts {
 }
 
 impl Datapath {
+    /// Remembers drops of other processors, oldest first, beside the own ones.
+    pub fn take_over_drops(&mut self, drops: Vec<Dropped>) {
+        for dropped in drops {
+            self.drops.push(dropped);
+        }
+    }
+
     /// Answers a question.
     pub fn answer(&mut self, now: Nanos, question: &Question) -> Parts {
         let mut parts = Parts::new();

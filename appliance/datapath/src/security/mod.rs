@@ -357,7 +357,7 @@ impl Security {
     /// The connection that the packet is of which an ICMP error tells, and the rule
     /// that allows it.
     fn related(&self, rules: Rules<'_>, packet: &Packet<'_>, now: Nanos) -> Option<(u32, RuleId)> {
-        let quoted = packet.quoted()?;
+        let quoted = packet.ip.quoted(packet.frame)?;
         let quoted = Packet {
             direction: match packet.direction {
                 Direction::Ingress => Direction::Egress,

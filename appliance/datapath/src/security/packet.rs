@@ -6,7 +6,7 @@ use nve_protocol::{Direction, Family};
 use super::Packet;
 use crate::connections::{ConnectionKey, Piece, State};
 use crate::groups::Question;
-use crate::packet::{self, Ip, L4, protocol};
+use crate::packet::{L4, protocol};
 
 /// Types of ICMP (RFC 792) and ICMPv6 (IANA, ICMPv6 Parameters).
 mod icmp {
@@ -18,9 +18,6 @@ mod icmp {
     pub(super) const V6_NODE_INFORMATION: u8 = 139;
     pub(super) const V6_ROUTER_SOLICITATION: u8 = 133;
 }
-
-/// Bytes in front of the packet that an ICMP error quotes.
-const ICMP_ERROR_HEADER: usize = 8;
 
 impl Packet<'_> {
     /// Whether it is neighbor discovery (RFC 4861) or multicast listener discovery
@@ -137,27 +134,6 @@ impl Packet<'_> {
             L4::Icmp { kind, .. } if query(self.ip.protocol, kind) != Some(kind) => None,
             _ => State::opening(self.ip.protocol, self.flags()),
         }
-    }
-
-    /// The packet that it quotes, if it is an ICMP error about one that its receiver
-    /// has sent.
-    pub(super) fn quoted(&self) -> Option<Ip> {
-        let L4::Icmp { kind, .. } = self.ip.l4 else {
-            return None;
-        };
-        let is_error = match (self.ip.protocol, self.ip.family()) {
-            (protocol::ICMP, Family::Ipv4) => matches!(kind, 3 | 4 | 11 | 12),
-            (protocol::ICMPV6, Family::Ipv6) => matches!(kind, 1..=4),
-            _ => false,
-        };
-        if !is_error {
-            return None;
-        }
-        let bytes = self.frame.get(..self.ip.end)?;
-        let quoted = packet::quoted(bytes, self.ip.transport + ICMP_ERROR_HEADER).ok()?;
-        // The header alone names both ends; a later fragment has no ports.
-        let fits = quoted.source == self.ip.destination && !quoted.is_later_fragment();
-        fits.then_some(quoted)
     }
 }
 

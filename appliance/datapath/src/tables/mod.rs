@@ -10,14 +10,16 @@
 
 use core::net::IpAddr;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use nve_protocol::{
     Address, Binding, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Member,
     Neighbor, Peer, Qos, Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
 };
 
-use crate::Nanos;
 use crate::groups::Groups;
+use crate::meter::SharedMeters;
+use crate::{Nanos, Role};
 
 mod addresses;
 mod changes;
@@ -122,6 +124,11 @@ impl Tables {
     /// short, each concerns everything.
     pub fn tell_changes_apart(&mut self) {
         self.changes.tell_apart();
+    }
+
+    /// From now on, frames pass `meters`, which other processors' tables have too.
+    pub fn share_meters(&mut self, meters: Arc<SharedMeters>, role: Role) {
+        self.qos.share(meters, role);
     }
 
     /// How many records fit.

@@ -1,16 +1,18 @@
 //! QoS of VAPs: meters in slots, and marks.
 //!
 //! Invariants: each record has a slot, and both its meters have the record's
-//! limits; a slot without a record is in `free`.
+//! limits; a slot without a record is in `free`. Where several processors share the
+//! NVE, the meters that frames pass are [`SharedMeters`], which the first one sets.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 use nve_protocol::{Direction, Limit, Qos, Vlan};
 
 use super::TableError;
 use super::macs::Fast;
-use crate::Nanos;
-use crate::meter::Meter;
+use crate::meter::{Meter, SharedMeters};
+use crate::{Nanos, Role};
 
 /// The meter of one direction of a VAP. Stable while the VAP has a QoS record;
 /// later it may be another VAP's.
@@ -33,9 +35,21 @@ pub(super) struct QosTable {
     slots: Vec<Option<Slot>>,
     free: Vec<u16>,
     by_vlan: HashMap<Vlan, u16, Fast>,
+    shared: Option<(Arc<SharedMeters>, Role)>,
 }
 
 impl QosTable {
+    /// From now on, frames pass `meters`.
+    pub(super) fn share(&mut self, meters: Arc<SharedMeters>, role: Role) {
+        self.shared = Some((meters, role));
+    }
+
+    /// The shared meters, if they are to be set.
+    fn to_be_set(&self) -> Option<&SharedMeters> {
+        let (meters, role) = self.shared.as_ref()?;
+        (*role != Role::Other).then_some(meters)
+    }
+
     pub(super) fn get(&self, vlan: Vlan) -> Option<&Qos> {
         let slot = self.slots.get(usize::from(*self.by_vlan.get(&vlan)?))?;
         slot.as_ref().map(|slot| &slot.record)
@@ -58,6 +72,9 @@ impl QosTable {
         let Some(Some(slot)) = self.slots.get_mut(usize::from(index.slot)) else {
             return true;
         };
+        if let Some((meters, _)) = &self.shared {
+            return meters.admit(slot.record.vlan, index.direction, now, bytes);
+        }
         match index.direction {
             Direction::Egress => slot.egress.admit(now, bytes),
             Direction::Ingress => slot.ingress.admit(now, bytes),
@@ -68,6 +85,9 @@ impl QosTable {
     pub(super) fn would_admit(&self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
         let slot = self.slots.get(usize::from(index.slot));
         slot.and_then(Option::as_ref).is_none_or(|slot| {
+            if let Some((meters, _)) = &self.shared {
+                return meters.would_admit(slot.record.vlan, index.direction, now, bytes);
+            }
             let mut meter = match index.direction {
                 Direction::Egress => slot.egress,
                 Direction::Ingress => slot.ingress,
@@ -94,7 +114,9 @@ impl QosTable {
         if let Some(Some(slot)) = known.and_then(|slot| self.slots.get_mut(slot)) {
             slot.egress.set(&qos.egress);
             slot.ingress.set(&qos.ingress);
-            return Ok(Some(core::mem::replace(&mut slot.record, *qos)));
+            let replaced = core::mem::replace(&mut slot.record, *qos);
+            self.set_shared(qos);
+            return Ok(Some(replaced));
         }
         self.by_vlan
             .try_reserve(1)
@@ -108,7 +130,14 @@ impl QosTable {
             });
         }
         self.by_vlan.insert(qos.vlan, at);
+        self.set_shared(qos);
         Ok(None)
+    }
+
+    fn set_shared(&self, qos: &Qos) {
+        if let Some(meters) = self.to_be_set() {
+            meters.set(qos.vlan, &qos.egress, &qos.ingress);
+        }
     }
 
     fn take_slot(&mut self) -> Result<u16, TableError> {
@@ -129,6 +158,17 @@ impl QosTable {
 
     /// Leaves in each meter what is left in that of the same VAP in `old`.
     pub(super) fn succeed(&mut self, old: &QosTable) {
+        self.shared.clone_from(&old.shared);
+        if let Some(meters) = self.to_be_set() {
+            for vlan in old.by_vlan.keys() {
+                if !self.by_vlan.contains_key(vlan) {
+                    meters.clear(*vlan);
+                }
+            }
+        }
+        for slot in self.slots.iter().flatten() {
+            self.set_shared(&slot.record);
+        }
         for slot in self.slots.iter_mut().flatten() {
             let at = old.by_vlan.get(&slot.record.vlan).copied();
             let before = at.and_then(|at| old.slots.get(usize::from(at))?.as_ref());
@@ -145,6 +185,9 @@ impl QosTable {
         let at = self.by_vlan.remove(&vlan)?;
         let slot = self.slots.get_mut(usize::from(at))?.take()?;
         self.free.push(at);
+        if let Some(meters) = self.to_be_set() {
+            meters.clear(vlan);
+        }
         Some(slot.record)
     }
 }
