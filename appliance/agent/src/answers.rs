@@ -14,25 +14,34 @@ use crate::wire::{Full, Outbox};
 /// it has given up.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    number: u32,
+    /// The question's; `None` before the first one.
+    number: Option<u32>,
     parts: Vec<Part>,
     sent: usize,
 }
 
 impl Answers {
-    pub(crate) fn begin(&mut self, number: u32, parts: Vec<Part>) {
+    /// A question was asked; what is left of the answer before is dropped.
+    pub(crate) fn expect(&mut self, number: u32) {
         *self = Answers {
-            number,
-            parts,
-            sent: 0,
+            number: Some(number),
+            ..Answers::default()
         };
+    }
+
+    /// Its answer; nothing, if who asked is gone.
+    pub(crate) fn begin(&mut self, parts: Vec<Part>) {
+        if self.number.is_some() {
+            self.parts = parts;
+            self.sent = 0;
+        }
     }
 
     /// Queues as many parts as there is room for.
     pub(crate) fn fill(&mut self, outbox: &mut Outbox) {
-        while let Some(part) = self.parts.get(self.sent) {
+        while let (Some(part), Some(number)) = (self.parts.get(self.sent), self.number) {
             let answer = ToShim::Answer(Answer {
-                number: self.number,
+                number,
                 part: *part,
             });
             if let Err(Full) = outbox.queue_behind(&answer) {

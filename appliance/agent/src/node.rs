@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use nve_datapath::{Datapath, Nanos, Tables};
 use nve_protocol::inspect::{Part, Question};
 
+use crate::replica::{Change, OutOfMemory};
 use crate::tables::TableStore;
 
 /// Tables that are changed while no frame is processed, and answers about all that
@@ -19,9 +20,16 @@ pub trait Node {
     /// Lets `change` work on the tables.
     fn update<R>(&mut self, now: Nanos, change: impl FnOnce(&mut Self::Tables) -> R) -> R;
 
+    /// Tells what was done in a transaction, for tables that are kept in step with
+    /// these. A commit that was done has to be told: there is always room for it.
+    fn tell(&mut self, _change: &Change) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+
     /// Answers a question: at most [`MAX_PARTS`](nve_protocol::inspect::MAX_PARTS)
-    /// parts, of which the last one is the end.
-    fn answer(&mut self, now: Nanos, question: &Question) -> Vec<Part>;
+    /// parts, of which the last one is the end. `None` if it takes a while; then the
+    /// caller gives them to [`Session::answer`](crate::Session::answer).
+    fn answer(&mut self, now: Nanos, question: &Question) -> Option<Vec<Part>>;
 }
 
 impl Node for Datapath {
@@ -35,7 +43,7 @@ impl Node for Datapath {
         Datapath::update(self, now, change)
     }
 
-    fn answer(&mut self, now: Nanos, question: &Question) -> Vec<Part> {
-        Datapath::answer(self, now, question).into_list()
+    fn answer(&mut self, now: Nanos, question: &Question) -> Option<Vec<Part>> {
+        Some(Datapath::answer(self, now, question).into_list())
     }
 }

@@ -16,10 +16,12 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::mem;
 
 use nve_datapath::Nanos;
 use nve_protocol::frame::{self, MAX_ACCEPTED};
+use nve_protocol::inspect::Part;
 use nve_protocol::{
     API_VERSION, Applied, Begin, Commit, Hello, Refusal, Refused, Stats, ToNve, ToShim, Welcome,
     codec,
@@ -33,6 +35,7 @@ use crate::dial::{Dialer, MILLI};
 use crate::key::KEY_LEN;
 use crate::node::Node;
 use crate::noise::{Initiator, NotAuthentic, SECOND_MESSAGE};
+use crate::replica::{Change, OutOfMemory};
 use crate::state::{State, Timers, after};
 use crate::tables::TableStore;
 use crate::transaction::Transaction;
@@ -92,7 +95,7 @@ enum Pending<T> {
 
 /// The appliance's end of the control channel; see the crate's documentation
 /// for how to drive it.
-pub struct Session<N: Node, E> {
+pub struct Session<T, E> {
     config: SessionConfig,
     entropy: E,
     dialer: Dialer,
@@ -101,11 +104,11 @@ pub struct Session<N: Node, E> {
     reader: FrameReader,
     plain: Box<[u8]>,
     outbox: Outbox,
-    pending: Pending<N::Tables>,
+    pending: Pending<T>,
     answers: Answers,
 }
 
-impl<N: Node, E: Entropy> Session<N, E> {
+impl<T: TableStore, E: Entropy> Session<T, E> {
     /// A session that will dial at once. Generation is 0 until the first commit.
     pub fn new(config: SessionConfig, entropy: E) -> Self {
         Session {
@@ -196,7 +199,7 @@ impl<N: Node, E: Entropy> Session<N, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         bytes: &[u8],
-        node: &mut N,
+        node: &mut impl Node<Tables = T>,
     ) -> Result<Received, CloseReason> {
         let before = self.generation;
         match self.receive_frame(clock, bytes, node) {
@@ -230,6 +233,11 @@ impl<N: Node, E: Entropy> Session<N, E> {
                 0
             }
         }
+    }
+
+    /// Answers the last question, for a node that [took a while](Node::answer).
+    pub fn answer(&mut self, parts: Vec<Part>) {
+        self.answers.begin(parts);
     }
 
     /// Sends the counters that [`Action::Report`] asked for. The generation is
@@ -317,7 +325,7 @@ impl<N: Node, E: Entropy> Session<N, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         bytes: &[u8],
-        node: &mut N,
+        node: &mut impl Node<Tables = T>,
     ) -> Result<usize, CloseReason> {
         let longest = match &self.state {
             State::Handshake { .. } => SECOND_MESSAGE,
@@ -347,7 +355,7 @@ impl<N: Node, E: Entropy> Session<N, E> {
     }
 
     /// Takes the shim's answer to the handshake and says hello.
-    fn finish_handshake(&mut self, tables: &N::Tables) -> Result<(), CloseReason> {
+    fn finish_handshake(&mut self, tables: &T) -> Result<(), CloseReason> {
         let message = self.reader.message().unwrap_or_default();
         let refused = State::Closing {
             reason: CloseReason::WrongShim,
@@ -376,7 +384,7 @@ impl<N: Node, E: Entropy> Session<N, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         length: usize,
-        node: &mut N,
+        node: &mut impl Node<Tables = T>,
     ) -> Result<(), CloseReason> {
         let mut at = 0;
         while let Some(bytes) = self.plain.get(at..length) {
@@ -397,20 +405,22 @@ impl<N: Node, E: Entropy> Session<N, E> {
         &mut self,
         clock: &dyn Fn() -> Nanos,
         message: ToNve,
-        node: &mut N,
+        node: &mut impl Node<Tables = T>,
     ) -> Result<(), CloseReason> {
         let established = matches!(self.state, State::Established { .. });
         match message {
             ToNve::Welcome(welcome) => self.welcome(welcome, clock()),
             _ if !established => Err(CloseReason::Unexpected),
-            ToNve::Begin(begin) => self.begin(begin, clock(), node.tables()),
-            ToNve::Put(record) => self.stage(|open| open.put(record)),
-            ToNve::Delete(key) => self.stage(|open| open.delete(key)),
+            ToNve::Begin(begin) => self.begin(begin, clock(), node),
+            ToNve::Put(record) => self.stage(Change::Put(record), node, |open| open.put(record)),
+            ToNve::Delete(key) => self.stage(Change::Delete(key), node, |open| open.delete(key)),
             ToNve::Commit(commit) => self.commit(commit, clock, node),
             ToNve::Ping(number) => Ok(self.outbox.queue(&ToShim::Pong(number))?),
             ToNve::Ask(ask) => {
-                let parts = node.answer(clock(), &ask.question);
-                self.answers.begin(ask.number, parts);
+                self.answers.expect(ask.number);
+                if let Some(parts) = node.answer(clock(), &ask.question) {
+                    self.answers.begin(parts);
+                }
                 Ok(())
             }
         }
@@ -433,24 +443,34 @@ impl<N: Node, E: Entropy> Session<N, E> {
         }
     }
 
-    fn begin(&mut self, begin: Begin, now: Nanos, tables: &N::Tables) -> Result<(), CloseReason> {
+    fn begin(
+        &mut self,
+        begin: Begin,
+        now: Nanos,
+        node: &mut impl Node<Tables = T>,
+    ) -> Result<(), CloseReason> {
         // Room for the new transaction's tables: an open one's go first.
         self.pending = Pending::Nothing;
         if begin.generation <= self.generation {
             return self.refuse(begin.generation, Refusal::WrongGeneration);
         }
-        self.pending = Pending::Open(Transaction::begin(begin, tables, now));
+        if let Err(OutOfMemory) = node.tell(&Change::Begin(begin)) {
+            return self.refuse(begin.generation, Refusal::OutOfMemory);
+        }
+        self.pending = Pending::Open(Transaction::begin(begin, node.tables(), now));
         Ok(())
     }
 
     fn stage(
         &mut self,
-        change: impl FnOnce(&mut Transaction<N::Tables>) -> Result<(), Refusal>,
+        change: Change,
+        node: &mut impl Node<Tables = T>,
+        make: impl FnOnce(&mut Transaction<T>) -> Result<(), Refusal>,
     ) -> Result<(), CloseReason> {
         match &mut self.pending {
             Pending::Nothing => self.refuse(self.generation, Refusal::NoTransaction),
             Pending::Refused => Ok(()),
-            Pending::Open(open) => match change(open) {
+            Pending::Open(open) => match make(open).and_then(|()| told(node.tell(&change))) {
                 Ok(()) => Ok(()),
                 Err(reason) => {
                     let generation = open.generation();
@@ -464,7 +484,7 @@ impl<N: Node, E: Entropy> Session<N, E> {
         &mut self,
         commit: Commit,
         clock: &dyn Fn() -> Nanos,
-        node: &mut N,
+        node: &mut impl Node<Tables = T>,
     ) -> Result<(), CloseReason> {
         let open = match mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => return self.refuse(commit.generation, Refusal::NoTransaction),
@@ -478,6 +498,8 @@ impl<N: Node, E: Entropy> Session<N, E> {
             self.pending = Pending::Nothing;
             return Ok(self.outbox.queue(&refused(asked, reason))?);
         }
+        // Nothing is lost: there is room for a commit.
+        let _ = node.tell(&Change::Commit(commit));
         let now = clock();
         self.generation = commit.generation;
         Ok(self.outbox.queue(&ToShim::Applied(Applied {
@@ -493,6 +515,10 @@ impl<N: Node, E: Entropy> Session<N, E> {
         self.pending = Pending::Refused;
         Ok(self.outbox.queue(&refused(generation, reason))?)
     }
+}
+
+fn told(result: Result<(), OutOfMemory>) -> Result<(), Refusal> {
+    result.map_err(|OutOfMemory| Refusal::OutOfMemory)
 }
 
 fn refused(generation: u64, reason: Refusal) -> ToShim {

@@ -85,14 +85,14 @@ impl Node for Model {
     }
 
     /// As many parts as the question's cursor says, and the end.
-    fn answer(&mut self, _: Nanos, question: &Question) -> Vec<Part> {
+    fn answer(&mut self, _: Nanos, question: &Question) -> Option<Vec<Part>> {
         let Question::Flows { cursor, .. } = question else {
-            return vec![Part::Failed(Failure::NoVap)];
+            return Some(vec![Part::Failed(Failure::NoVap)]);
         };
         let step = Part::Step(Step::Source(Source::Unchecked));
         let mut parts = vec![step; *cursor as usize];
         parts.push(Part::Done(Done::default()));
-        parts
+        Some(parts)
     }
 }
 
@@ -449,6 +449,7 @@ pub fn stats() -> Stats {
         answers: 0,
         drops: [0; DropReason::COUNT],
         busy_us: 0,
+        processors: Processors::default(),
         heap_used: 0,
         heap_size: 0,
     }
@@ -512,7 +513,7 @@ pub fn datapath(tables: Tables) -> Datapath {
 
 /// A session over a datapath, without a link.
 pub struct Wire {
-    session: Session<Datapath, Seeded>,
+    session: Session<Tables, Seeded>,
     shim: Shim,
 }
 

@@ -14,7 +14,7 @@ use nve_agent::{
 };
 use nve_datapath::{Config, Datapath, Nanos, Tables, Uplink, connections};
 use nve_protocol::{
-    DropReason, Mac, NicStats, NveId, Record, Stats, TableDigest, TableSizes, Vlan,
+    DropReason, Mac, NicStats, NveId, Processors, Record, Stats, TableDigest, TableSizes, Vlan,
 };
 use uuid::Uuid;
 
@@ -110,7 +110,7 @@ pub struct NativeNve {
 
 /// A native NVE that has lost its connection and keeps its tables.
 pub struct Stopped {
-    session: Session<Datapath, SystemEntropy>,
+    session: Session<Tables, SystemEntropy>,
     datapath: Datapath,
     state: NativeState,
     shims: Vec<SocketAddr>,
@@ -399,6 +399,7 @@ fn stats(nve: &Stopped) -> Stats {
         answers: 0,
         drops: [0; DropReason::COUNT],
         busy_us: 0,
+        processors: Processors::default(),
         heap_used: 0,
         heap_size: 0,
     }
