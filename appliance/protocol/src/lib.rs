@@ -25,6 +25,7 @@ pub mod frame;
 pub mod inspect;
 pub mod message;
 pub mod policy;
+pub mod processors;
 pub mod record;
 pub mod stats;
 pub mod types;
@@ -33,6 +34,7 @@ pub use bytes::Bytes;
 pub use digest::TableDigest;
 pub use message::{Applied, Begin, Commit, Hello, Refusal, Refused, ToNve, ToShim, Welcome};
 pub use policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
+pub use processors::{MAX_PROCESSORS, ProcessorStats, Processors};
 pub use record::{
     Address, Binding, DhcpOption, Dns, Fdb, Flood, Gateway, Group, HostRoute, Key, Member,
     Neighbor, Network, Peer, Qos, Record, Route, Rule, Subnet, Table, TableSizes, Vap,

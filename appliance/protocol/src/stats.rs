@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::processors::Processors;
 use crate::record::TableSizes;
 
 /// Declares [`DropReason`] with its names and texts in one place.
@@ -155,8 +156,11 @@ pub struct Stats {
     /// Dropped frames, one counter for each of [`DropReason::ALL`].
     #[serde(with = "drop_counts")]
     pub drops: [u64; DropReason::COUNT],
-    /// Microseconds that the poll loop was busy.
+    /// Microseconds that poll loops were busy, of all processors together.
     pub busy_us: u64,
+    /// Each processor's part; images that have only one may not tell.
+    #[serde(default)]
+    pub processors: Processors,
     /// Bytes of heap in use.
     pub heap_used: u64,
     /// Bytes of heap in all.

@@ -333,6 +333,17 @@ fn the_longest_message_fits() {
         tx_bytes: u64::MAX,
         device_errors: u64::MAX,
     };
+    let mut processors = Processors::default();
+    let processor = ProcessorStats {
+        rx_packets: u64::MAX,
+        tx_packets: u64::MAX,
+        handed: u64::MAX,
+        busy_us: u64::MAX,
+    };
+    for _ in 0..MAX_PROCESSORS {
+        processors.push(processor).unwrap();
+    }
+    assert_eq!(processors.push(processor), None);
     let stats = Stats {
         uptime_ms: u64::MAX,
         generation: u64::MAX,
@@ -342,6 +353,7 @@ fn the_longest_message_fits() {
         answers: u64::MAX,
         drops: [u64::MAX; DropReason::COUNT],
         busy_us: u64::MAX,
+        processors,
         heap_used: u64::MAX,
         heap_size: u64::MAX,
     };

@@ -157,6 +157,7 @@ pub(super) fn nve(nve: &Value) -> String {
     text.push('\n');
     text.push_str(&nics(stats));
     text.push('\n');
+    text.push_str(&processors(stats));
     text.push_str(&drops(nve));
     text
 }
@@ -182,6 +183,34 @@ fn nics(stats: &Value) -> String {
         std::iter::once(nic.to_owned()).chain(cells).collect()
     });
     table(&head, &rows)
+}
+
+/// Empty if the NVE does not tell.
+fn processors(stats: &Value) -> String {
+    let head = [
+        "PROCESSOR",
+        "RX PACKETS",
+        "TX PACKETS",
+        "HANDED OVER",
+        "BUSY",
+    ];
+    let list = stats["processors"].as_array();
+    let rows: Vec<Vec<String>> = list
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(number, one)| {
+            let counters = ["rx_packets", "tx_packets", "handed"].map(|key| cell(&one[key]));
+            std::iter::once(number.to_string())
+                .chain(counters)
+                .chain([duration(&one["busy_us"])])
+                .collect()
+        })
+        .collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => table(&head, &rows) + "\n",
+    }
 }
 
 fn drops(nve: &Value) -> String {

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use axum::extract::State as Shared;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use nve_protocol::{DropReason, NicStats, Stats};
+use nve_protocol::{DropReason, NicStats, ProcessorStats, Stats};
 
 use crate::events::SubscriberStatus;
 use crate::fabric::Fabric;
@@ -273,6 +273,7 @@ fn counters(text: &mut Text, nves: &[(String, NveStatus)]) {
         "Poll loop busy.",
         |s| s.busy_us,
     );
+    processors(text, nves);
     text.family("sluice_nve_records", "gauge", "Records in force, by table.");
     for (nve, stats) in stats() {
         let t = stats.tables;
@@ -289,6 +290,41 @@ fn counters(text: &mut Text, nves: &[(String, NveStatus)]) {
             );
         }
     }
+}
+
+/// What each processor does.
+fn processors(text: &mut Text, nves: &[(String, NveStatus)]) {
+    let mut family = |name: &str, help: &str, value: fn(&ProcessorStats) -> u64| {
+        text.family(name, "counter", help);
+        for (nve, status) in nves {
+            let list = status.last_stats.iter();
+            let list = list.flat_map(|last| last.stats.processors.as_slice());
+            for (number, stats) in list.enumerate() {
+                let number = number.to_string();
+                text.sample(name, &[("nve", nve), ("processor", &number)], value(stats));
+            }
+        }
+    };
+    family(
+        "sluice_nve_processor_busy_microseconds_total",
+        "Poll loop busy, by processor.",
+        |s| s.busy_us,
+    );
+    family(
+        "sluice_nve_processor_received_packets_total",
+        "Frames received, by processor.",
+        |s| s.rx_packets,
+    );
+    family(
+        "sluice_nve_processor_sent_packets_total",
+        "Frames sent, by processor.",
+        |s| s.tx_packets,
+    );
+    family(
+        "sluice_nve_processor_handed_packets_total",
+        "Frames received that were another processor's, by processor.",
+        |s| s.handed,
+    );
 }
 
 #[cfg(test)]
