@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nve_agent::{Action, Phase, PrivateKey, Session};
-use nve_datapath::{Datapath, Nanos};
+use nve_datapath::{Datapath, Nanos, Tables};
 use nve_kernel::config::Config;
 use nve_kernel::setup;
 use nve_protocol::{
@@ -38,7 +38,7 @@ const PATIENCE: u64 = 100_000_000;
 
 /// The appliance's end, and what the shim sends.
 pub struct Churn {
-    session: Session<Datapath, Random>,
+    session: Session<Tables, Random>,
     frames: Receiver<Vec<u8>>,
     /// Nanoseconds between two transactions.
     interval: u64,
@@ -116,7 +116,7 @@ impl Churn {
 
 /// Gives a session bytes from the shim.
 fn deliver(
-    session: &mut Session<Datapath, Random>,
+    session: &mut Session<Tables, Random>,
     mut bytes: &[u8],
     datapath: &mut Datapath,
 ) -> Result<()> {
@@ -129,7 +129,7 @@ fn deliver(
 }
 
 /// The bytes that a session has for the shim.
-fn transmitted(session: &mut Session<Datapath, Random>) -> Vec<u8> {
+fn transmitted(session: &mut Session<Tables, Random>) -> Vec<u8> {
     let (mut all, mut room) = (Vec::new(), vec![0; frame::MAX_NOISE]);
     loop {
         match session.transmit(&mut room) {
@@ -141,7 +141,7 @@ fn transmitted(session: &mut Session<Datapath, Random>) -> Vec<u8> {
 
 /// Handshake, hello and welcome.
 fn connect(
-    session: &mut Session<Datapath, Random>,
+    session: &mut Session<Tables, Random>,
     key: &[u8; 32],
     records: Vec<Record>,
     datapath: &mut Datapath,
@@ -277,7 +277,6 @@ impl Shim {
 
 #[cfg(test)]
 mod tests {
-    use nve_datapath::Tables;
     use nve_protocol::{Fdb, Mac, TableSizes, Vni};
 
     use super::*;

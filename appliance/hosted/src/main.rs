@@ -20,6 +20,7 @@ use nve_hosted::node::{Hosted, Source, shared_bytes};
 use nve_hosted::report::Report;
 use nve_hosted::vhost_user::VhostUser;
 use nve_kernel::config::Config;
+use nve_kernel::node::Looped;
 use nve_protocol::{Record, Stats};
 
 /// Between two looks at signals and sockets, in nanoseconds.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nve_agent::NoEntropy;
 use nve_datapath::{Datapath, HEADROOM, Nanos, Tables};
 use nve_kernel::config::{Config, NicSelector};
-use nve_kernel::node::{Node, Parts, Platform, Turn};
+use nve_kernel::node::{Looped, Node, Parts, Platform, Turn};
 use nve_kernel::setup::{self, Buffers};
 use nve_nic::dma::DmaSource;
 use nve_nic::virtio::VirtioNet;
@@ -95,6 +95,7 @@ impl<B: Backend> Hosted<B> {
                 clock: clock::now,
                 heap: || (0, 0),
             },
+            links: None,
         });
         Ok(Hosted {
             node,
@@ -113,6 +114,7 @@ impl<B: Backend> Hosted<B> {
             Turn::Busy => Ok(true),
             Turn::Idle => Ok(false),
             Turn::Broken(side) => bail!("{side:?}: the device broke its rings"),
+            Turn::Split => bail!("tables of processors differ"),
         }
     }
 

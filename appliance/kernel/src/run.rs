@@ -4,7 +4,7 @@ use log::{error, info};
 use nve_agent::NoEntropy;
 use nve_datapath::{Datapath, HEADROOM, Nanos, Tables};
 use nve_kernel::config::{Config, NicSelector};
-use nve_kernel::node::{Node, Parts, Platform, Turn};
+use nve_kernel::node::{Looped, Node, Parts, Platform, Turn};
 use nve_kernel::setup::{self, Buffers};
 use nve_nic::dma::DmaSource;
 use nve_nic::{Nic, Pool};
@@ -60,6 +60,7 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
             clock: time::since_boot,
             heap: heap::usage,
         },
+        links: None,
     });
     info!("ready: {boot_us} us from entry to poll loop");
     #[cfg(feature = "fault-injection")]
@@ -95,6 +96,10 @@ fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic, interrupts: b
             }
             Turn::Broken(side) => {
                 error!("nic: {side:?}: the device broke its rings; reset");
+                power::reset();
+            }
+            Turn::Split => {
+                error!("tables: processors do not have the same; reset");
                 power::reset();
             }
         }

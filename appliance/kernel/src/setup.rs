@@ -6,7 +6,7 @@ use core::num::NonZeroU8;
 use nve_agent::SessionConfig;
 use nve_datapath::{Config as DatapathConfig, HEADROOM, Uplink, connections};
 use nve_nic::Pool;
-use nve_protocol::{Mac, TableSizes};
+use nve_protocol::{MAX_PROCESSORS, Mac, TableSizes};
 
 use crate::config::Config;
 use crate::node::Addresses;
@@ -31,6 +31,16 @@ const CONNECTIONS: u64 = 1 << 16;
 /// The part of the heap beyond what the promises take that each of the flow cache and
 /// the connection table gets: one in so many.
 const BEYOND: u64 = 4;
+
+/// How many processors an NVE uses of those that there are, with `heap` bytes of memory
+/// and so many pairs of queues of trunk and uplink: each has a pair of both, and a copy of
+/// the tables.
+pub fn processors(available: usize, pairs: [usize; 2], heap: u64) -> usize {
+    let [trunk, uplink] = pairs;
+    let affordable = usize::try_from(heap / PROMISED_AT).unwrap_or(usize::MAX);
+    let most = available.min(trunk).min(uplink).min(affordable);
+    most.clamp(1, MAX_PROCESSORS)
+}
 
 /// The uplink's MTU: the configured one, which its NIC has to have, else the NIC's.
 /// The error is what the NIC has.
@@ -203,6 +213,17 @@ mod tests {
         );
         assert!(more <= 1 << 29, "{more}");
         assert!(large.flows > 1 << 20, "{}", large.flows);
+    }
+
+    #[test]
+    fn a_processor_needs_a_pair_of_queues_of_both_nics_and_memory() {
+        let plenty = 1 << 40;
+        assert_eq!(processors(4, [8, 8], plenty), 4);
+        assert_eq!(processors(4, [2, 8], plenty), 2);
+        assert_eq!(processors(4, [8, 3], plenty), 3);
+        assert_eq!(processors(4, [8, 8], 2 * PROMISED_AT + 5), 2);
+        assert_eq!(processors(100, [100, 100], plenty), MAX_PROCESSORS);
+        assert_eq!(processors(1, [0, 0], 0), 1);
     }
 
     #[test]

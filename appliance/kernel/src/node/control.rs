@@ -5,12 +5,13 @@ use core::net::SocketAddr;
 use heapless::Vec;
 use log::{debug, info, warn};
 use nve_agent::{Action, Entropy, Phase, Session, SessionConfig};
-use nve_datapath::{Datapath, Nanos};
+use nve_datapath::{Nanos, Tables};
 use nve_protocol::Stats;
 use smoltcp::socket::tcp::{Socket, State};
 
 use super::Clock;
 use super::host::Host;
+use super::lead::Led;
 use crate::config::MAX_SHIMS;
 
 /// First port of the range for outgoing connections (RFC 6335, section 6), and
@@ -30,7 +31,7 @@ enum Link {
 
 /// The control session with its connection.
 pub struct Control<E> {
-    session: Session<Datapath, E>,
+    session: Session<Tables, E>,
     shims: Vec<SocketAddr, MAX_SHIMS>,
     shim: Option<SocketAddr>,
     link: Link,
@@ -66,16 +67,24 @@ impl<E: Entropy> Control<E> {
         &mut self,
         now: Nanos,
         host: &mut Host,
-        datapath: &mut Datapath,
-        stats: impl Fn(&Datapath) -> Stats,
+        led: &mut Led<'_>,
+        stats: impl Fn(&Led<'_>) -> Stats,
     ) -> Nanos {
         if self.shims.is_empty() {
             return Nanos(u64::MAX);
         }
         for _ in 0..STEPS {
             self.follow_link(now, host.socket());
-            let more = self.receive(host.socket(), datapath);
-            self.transmit(host.socket());
+            // Others do what was done first, and answer what they were asked.
+            let behind = led.is_behind();
+            let more = behind || self.receive(host.socket(), led);
+            if let Some(parts) = led.take_answer(now) {
+                self.session.answer(parts);
+            }
+            let waits = !led.is_level() || led.awaits_answer();
+            if led.is_level() {
+                self.transmit(host.socket());
+            }
             let action = self.session.poll(now);
             self.note_phase();
             match action {
@@ -84,8 +93,8 @@ impl<E: Entropy> Control<E> {
                     warn!("control: {reason}");
                     self.hang_up(now, host.socket());
                 }
-                Action::Report => self.session.report(now, &stats(datapath)),
-                Action::WaitUntil(_) if more => return now,
+                Action::Report => self.session.report(now, &stats(led)),
+                Action::WaitUntil(_) if more || waits => return now,
                 Action::WaitUntil(time) => return time,
             }
         }
@@ -120,14 +129,14 @@ impl<E: Entropy> Control<E> {
     }
 
     /// Gives the session bytes up to the end of a frame; true if there are more.
-    fn receive(&mut self, socket: &mut Socket<'_>, datapath: &mut Datapath) -> bool {
+    fn receive(&mut self, socket: &mut Socket<'_>, led: &mut Led<'_>) -> bool {
         if self.link != Link::Open || !socket.can_recv() {
             return false;
         }
         let session = &mut self.session;
         let clock = self.clock;
         let taken = socket.recv(|bytes| {
-            let received = session.receive(&clock, bytes, datapath);
+            let received = session.receive(&clock, bytes, led);
             // After an error the session asks to close.
             let consumed = received.map_or(0, |received| received.consumed);
             let committed = received.is_ok_and(|received| received.committed);

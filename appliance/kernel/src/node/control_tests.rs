@@ -5,11 +5,8 @@ use std::time::Duration;
 use nve_datapath::{Nanos, Side};
 use nve_protocol::{Mac, PortId, Record, ToShim, Vap, Vlan, Vni};
 
+use super::shim::Shim;
 use super::tests::{Bench, NOW, OTHER_VTEP, PEER, SHIM_KEY};
-
-#[path = "../../tests/image/shim.rs"]
-mod shim;
-use shim::Shim;
 
 const MILLI: u64 = 1_000_000;
 

@@ -4,18 +4,20 @@ use heapless::Deque;
 use nve_datapath::{BURST, Datapath, DropReason, Extent, Frame, Nanos, Side, Tables, Verdict};
 use nve_nic::{Burst, Nic, Packet};
 
-use super::ports::{Ports, from_nic, to_nic};
+use super::ports::{Ports, TRUNK_FRONT, UPLINK_FRONT, from_nic, to_nic};
+use super::team::Links;
 
 /// Most frames that wait for the host stack; what comes in excess is dropped, so
 /// that a flood of them cannot take all buffers.
 const HOST_QUEUE: usize = 64;
 
 /// NICs with a datapath between them.
-#[derive(Debug)]
 pub struct Forwarder<N> {
     ports: Ports<N>,
     datapath: Datapath,
     host: Deque<Packet, HOST_QUEUE>,
+    /// To other processors, if there are any.
+    links: Option<Links>,
 }
 
 /// Frames that came in, and the datapath's verdicts.
@@ -67,11 +69,12 @@ impl nve_datapath::Burst for Arrived<'_> {
 
 impl<N: Nic> Forwarder<N> {
     /// Forwards between `ports` by `datapath`.
-    pub fn new(ports: Ports<N>, datapath: Datapath) -> Self {
+    pub fn new(ports: Ports<N>, datapath: Datapath, links: Option<Links>) -> Self {
         Forwarder {
             ports,
             datapath,
             host: Deque::new(),
+            links,
         }
     }
 
@@ -100,6 +103,11 @@ impl<N: Nic> Forwarder<N> {
         (&self.ports, &mut self.datapath)
     }
 
+    /// Frames that came in and were another processor's.
+    pub fn handed(&self) -> u64 {
+        self.links.as_ref().map_or(0, Links::handed)
+    }
+
     /// Whether frames wait for the host stack.
     pub fn has_host_frames(&self) -> bool {
         !self.host.is_empty()
@@ -118,11 +126,16 @@ impl<N: Nic> Forwarder<N> {
         self.ports.notify();
         let trunk = self.forward(now, Side::Trunk);
         let uplink = self.forward(now, Side::Uplink);
+        let handed = self.links.is_some() && self.forward_handed(now);
+        let busy = trunk || uplink || handed;
         // Without free buffers nothing comes in, and nothing but this gives them back.
-        if trunk || uplink || !self.ports.has_free() {
+        if busy || !self.ports.has_free() {
             self.ports.flush();
         }
-        trunk || uplink
+        if let Some(links) = &mut self.links {
+            links.settle(self.ports.pool());
+        }
+        busy
     }
 
     /// Forwards a burst that came in on `side`; false if there was none.
@@ -132,17 +145,45 @@ impl<N: Nic> Forwarder<N> {
         if burst.is_empty() {
             return false;
         }
+        if let Some(links) = &mut self.links {
+            for _ in 0..links.steer(side, self.ports.pool(), &mut burst) {
+                self.datapath.count_drop(now, DropReason::QueueFull);
+            }
+        }
+        self.process(now, side, &mut burst);
+        true
+    }
+
+    /// Forwards what came in on other processors; false if there was nothing.
+    #[inline(never)]
+    fn forward_handed(&mut self, now: Nanos) -> bool {
+        let (mut trunk, mut uplink) = (Burst::new(), Burst::new());
+        if let Some(links) = &mut self.links {
+            links.take(self.ports.pool(), &mut trunk, &mut uplink);
+        }
+        for (front, burst) in [(TRUNK_FRONT, &trunk), (UPLINK_FRONT, &uplink)] {
+            burst.iter().for_each(|packet| packet.fetch(front));
+        }
+        let busy = !trunk.is_empty() || !uplink.is_empty();
+        self.process(now, Side::Trunk, &mut trunk);
+        self.process(now, Side::Uplink, &mut uplink);
+        busy
+    }
+
+    /// Forwards a burst that came in on `side`. Once in the program, whoever calls it: the
+    /// fast path is inlined here.
+    #[inline(never)]
+    fn process(&mut self, now: Nanos, side: Side, burst: &mut Burst) {
         let mut arrived = Arrived {
-            packets: &mut burst,
+            packets: burst,
             verdicts: [Verdict::Done; BURST],
         };
         self.datapath
             .process(now, side, &mut arrived, &mut self.ports);
         let verdicts = arrived.verdicts;
-        for (packet, verdict) in burst.into_iter().zip(verdicts) {
+        for (packet, verdict) in core::mem::take(burst).into_iter().zip(verdicts) {
             self.obey(now, verdict, packet);
         }
-        true
     }
 
     /// Sends the datapath's own frames; returns when it has more.
@@ -160,13 +201,20 @@ impl<N: Nic> Forwarder<N> {
         self.ports.notify();
         let trunk = self.ports.nic(Side::Trunk).arm_interrupt();
         let uplink = self.ports.nic(Side::Uplink).arm_interrupt();
-        trunk || uplink
+        let linked = self.links.as_ref().is_some_and(|links| {
+            links.team().lie_down(links.own());
+            links.has_any()
+        });
+        trunk || uplink || linked
     }
 
     /// See [`Nic::disarm_interrupt`], for both.
     pub fn disarm_interrupts(&mut self) {
         self.ports.nic(Side::Trunk).disarm_interrupt();
         self.ports.nic(Side::Uplink).disarm_interrupt();
+        if let Some(links) = &self.links {
+            links.team().get_up(links.own());
+        }
     }
 
     /// Does with a frame what the datapath says. Dropping a packet frees it.

@@ -6,12 +6,21 @@
 //! memory. Nothing here is per packet but a few moves of a buffer's handle.
 
 mod control;
+mod follower;
 mod forward;
 mod host;
+mod inquiry;
+mod lead;
 mod ports;
+mod team;
 
 #[cfg(test)]
 mod control_tests;
+#[cfg(test)]
+#[path = "../../tests/image/shim.rs"]
+mod shim;
+#[cfg(test)]
+mod team_tests;
 #[cfg(test)]
 mod tests;
 
@@ -20,14 +29,18 @@ use core::net::SocketAddr;
 use nve_agent::{Entropy, SessionConfig};
 use nve_datapath::{Datapath, Nanos, Side, Tables};
 use nve_nic::{Nic, Pool, Statistics};
-use nve_protocol::{NicStats, Stats};
+use nve_protocol::{NicStats, ProcessorStats, Processors, Stats, TableSizes};
 
 use crate::config::MAX_SHIMS;
 use control::Control;
+pub use follower::Follower;
 use forward::Forwarder;
 pub use host::Addresses;
 use host::Host;
-use ports::Ports;
+use lead::{Lead, Led};
+pub use ports::Ports;
+use team::Report;
+pub use team::{Links, Team};
 
 /// Between two looks at links and rings, in nanoseconds.
 const HOUSEKEEPING: u64 = 1_000_000_000;
@@ -64,6 +77,8 @@ pub struct Parts<N, E> {
     pub entropy: E,
     /// The machine.
     pub platform: Platform,
+    /// To the other processors, if there are any.
+    pub links: Option<Links>,
 }
 
 /// An NVE with both its NICs.
@@ -71,6 +86,8 @@ pub struct Node<N: Nic, E> {
     forwarder: Forwarder<N>,
     host: Host,
     control: Control<E>,
+    /// What this processor has to do with others, if there are any.
+    lead: Option<Lead>,
     platform: Platform,
     /// When something other than a frame needs attention.
     due: Nanos,
@@ -88,6 +105,24 @@ pub enum Turn {
     Idle,
     /// A NIC broke the rules of its rings; only a reset mends that.
     Broken(Side),
+    /// Processors do not have the same tables any more; only a reset mends that.
+    Split,
+}
+
+/// What a processor does all day.
+pub trait Looped {
+    /// One turn: a burst from each NIC, and what is due at `now`.
+    fn poll(&mut self, now: Nanos) -> Turn;
+
+    /// When [`Looped::poll`] has something to do even if no frame comes.
+    fn deadline(&self) -> Nanos;
+
+    /// Has both NICs interrupt for frames. Returns whether some have come already.
+    #[must_use]
+    fn arm_interrupts(&mut self) -> bool;
+
+    /// Ends [`Looped::arm_interrupts`].
+    fn disarm_interrupts(&mut self);
 }
 
 impl<N: Nic, E: Entropy> Node<N, E> {
@@ -99,7 +134,8 @@ impl<N: Nic, E: Entropy> Node<N, E> {
             ..
         } = parts;
         let ports = Ports::new(parts.trunk, parts.uplink, parts.pool);
-        let mut forwarder = Forwarder::new(ports, parts.datapath);
+        let lead = parts.links.as_ref().map(Lead::new);
+        let mut forwarder = Forwarder::new(ports, parts.datapath, parts.links);
         let host = Host::new(&addresses, &mut forwarder, (platform.clock)());
         let control = Control::new(
             parts.session,
@@ -112,47 +148,13 @@ impl<N: Nic, E: Entropy> Node<N, E> {
             forwarder,
             host,
             control,
+            lead,
             platform,
             due: Nanos(0),
             housekeeping: Nanos(0),
             links: [true; 2],
             load: Load::default(),
         }
-    }
-
-    /// One turn: a burst from each NIC, and what is due at `now`.
-    pub fn poll(&mut self, now: Nanos) -> Turn {
-        let mut busy = self.forwarder.poll(now);
-        if self.forwarder.has_host_frames() || now >= self.due {
-            self.serve(now);
-            busy = true;
-        }
-        if now >= self.housekeeping {
-            self.housekeeping = Nanos(now.0.saturating_add(HOUSEKEEPING));
-            for (side, link) in [Side::Trunk, Side::Uplink].into_iter().zip(&mut self.links) {
-                if let Some(turn) = keep_house(&mut self.forwarder, side, link) {
-                    return turn;
-                }
-            }
-        }
-        self.load.note(now, busy);
-        if busy { Turn::Busy } else { Turn::Idle }
-    }
-
-    /// When [`Node::poll`] has something to do even if no frame comes.
-    pub fn deadline(&self) -> Nanos {
-        self.due.min(self.housekeeping)
-    }
-
-    /// Has both NICs interrupt for frames. Returns whether some have come already.
-    #[must_use]
-    pub fn arm_interrupts(&mut self) -> bool {
-        self.forwarder.arm_interrupts()
-    }
-
-    /// Ends [`Node::arm_interrupts`].
-    pub fn disarm_interrupts(&mut self) {
-        self.forwarder.disarm_interrupts();
     }
 
     /// The datapath, for changes that do not come by the control session; timers are
@@ -169,27 +171,82 @@ impl<N: Nic, E: Entropy> Node<N, E> {
 
     /// Counters since the start. The generation is the session's to know, and 0 here.
     pub fn stats(&self, now: Nanos) -> Stats {
-        let (load, heap) = (self.load.busy, (self.platform.heap)());
-        let statistics = self.forwarder.ports().both_statistics();
-        stats(now, self.forwarder.datapath(), statistics, load, heap)
+        let own = self.report();
+        let tables = self.forwarder.tables().sizes();
+        let team = self.lead.as_ref().map(Lead::team);
+        stats(now, tables, &own, team, (self.platform.heap)())
+    }
+
+    /// This processor's counters.
+    fn report(&self) -> Report {
+        Report {
+            statistics: self.forwarder.ports().both_statistics(),
+            counters: *self.forwarder.datapath().counters(),
+            handed: self.forwarder.handed(),
+            busy: self.load.busy,
+        }
     }
 
     /// Host stack, control session and the datapath's timers.
     fn serve(&mut self, now: Nanos) {
         self.host.poll(now, &mut self.forwarder);
-        let (ports, datapath) = self.forwarder.parts();
-        let (load, heap) = (self.load.busy, (self.platform.heap)());
-        let statistics = ports.both_statistics();
-        let control = self
-            .control
-            .drive(now, &mut self.host, datapath, |datapath| {
-                stats(now, datapath, statistics, load, heap)
-            });
+        let own = self.report();
+        let heap = (self.platform.heap)();
+        let (_, datapath) = self.forwarder.parts();
+        let mut led = Led {
+            datapath,
+            lead: self.lead.as_mut(),
+        };
+        let control = self.control.drive(now, &mut self.host, &mut led, |led| {
+            let own = Report {
+                counters: *led.datapath.counters(),
+                ..own
+            };
+            stats(now, led.datapath.tables().sizes(), &own, led.team(), heap)
+        });
         // What the session wrote goes out now.
         let host = self.host.poll(now, &mut self.forwarder);
         let tick = self.forwarder.tick(now);
         self.forwarder.flush();
         self.due = control.min(host).min(tick);
+    }
+}
+
+impl<N: Nic, E: Entropy> Looped for Node<N, E> {
+    fn poll(&mut self, now: Nanos) -> Turn {
+        let mut busy = self.forwarder.poll(now);
+        if self.forwarder.has_host_frames() || now >= self.due {
+            self.serve(now);
+            busy = true;
+        }
+        if let Some(lead) = &mut self.lead {
+            lead.pass_on(self.forwarder.parts().1);
+            if lead.team().is_split() {
+                return Turn::Split;
+            }
+        }
+        if now >= self.housekeeping {
+            self.housekeeping = Nanos(now.0.saturating_add(HOUSEKEEPING));
+            for (side, link) in [Side::Trunk, Side::Uplink].into_iter().zip(&mut self.links) {
+                if let Some(turn) = keep_house(&mut self.forwarder, side, link) {
+                    return turn;
+                }
+            }
+        }
+        self.load.note(now, busy);
+        if busy { Turn::Busy } else { Turn::Idle }
+    }
+
+    fn deadline(&self) -> Nanos {
+        self.due.min(self.housekeeping)
+    }
+
+    fn arm_interrupts(&mut self) -> bool {
+        self.forwarder.arm_interrupts()
+    }
+
+    fn disarm_interrupts(&mut self) {
+        self.forwarder.disarm_interrupts();
     }
 }
 
@@ -214,24 +271,42 @@ impl Load {
 
 fn stats(
     now: Nanos,
-    datapath: &Datapath,
-    [trunk, uplink]: [Statistics; 2],
-    busy: u64,
+    tables: TableSizes,
+    own: &Report,
+    team: Option<&Team>,
     (heap_used, heap_size): (u64, u64),
 ) -> Stats {
-    let counters = datapath.counters();
+    let (mut sum, mut processors) = (Report::default(), Processors::default());
+    let others = team.into_iter().flat_map(Team::reports);
+    for report in core::iter::once(*own).chain(others) {
+        sum.add(&report);
+        // There are no more than can be told.
+        let _ = processors.push(processor(&report));
+    }
+    let [trunk, uplink] = sum.statistics;
     Stats {
         uptime_ms: now.0 / 1_000_000,
         // The session knows it.
         generation: 0,
-        tables: datapath.tables().sizes(),
+        tables,
         trunk: nic_stats(trunk),
         uplink: nic_stats(uplink),
-        answers: counters.answers,
-        drops: counters.drops,
-        busy_us: busy / 1000,
+        answers: sum.counters.answers,
+        drops: sum.counters.drops,
+        busy_us: sum.busy / 1000,
+        processors,
         heap_used,
         heap_size,
+    }
+}
+
+fn processor(report: &Report) -> ProcessorStats {
+    let [trunk, uplink] = report.statistics;
+    ProcessorStats {
+        rx_packets: trunk.rx_packets + uplink.rx_packets,
+        tx_packets: trunk.tx_packets + uplink.tx_packets,
+        handed: report.handed,
+        busy_us: report.busy / 1000,
     }
 }
 

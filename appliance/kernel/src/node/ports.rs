@@ -5,10 +5,10 @@ use nve_nic::{Nic, Packet, Pool, Statistics};
 
 /// Bytes of a frame from the trunk that the fast path reads: a tag, IPv4, and TCP up to
 /// its flags. Of IPv6 it reads more, and waits for it.
-const TRUNK_FRONT: usize = 18 + 20 + 14;
+pub(super) const TRUNK_FRONT: usize = 18 + 20 + 14;
 
 /// The same of a frame from the uplink, in front of which are 50 bytes of IPv4 and VXLAN.
-const UPLINK_FRONT: usize = 50 + 14 + 20 + 14;
+pub(super) const UPLINK_FRONT: usize = 50 + 14 + 20 + 14;
 
 /// Both NICs and the pool that they share.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ impl<N: Nic> Ports<N> {
     #[inline]
     pub fn has_free(&self) -> bool {
         self.pool.available() > 0
+    }
+
+    /// The pool.
+    #[inline]
+    pub fn pool(&self) -> &'static Pool {
+        self.pool
     }
 
     /// An empty frame.

@@ -5,20 +5,23 @@ use core::num::NonZeroU8;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nve_agent::{Entropy, NoEntropy, PrivateKey, SessionConfig};
+use nve_datapath::meter::SharedMeters;
+use nve_datapath::steering::Steering;
 use nve_datapath::{
-    Config, Datapath, DropReason, HEADROOM, Nanos, Side, Tables, Uplink, connections,
+    Config, Datapath, DropReason, HEADROOM, Nanos, Role, Side, Tables, Uplink, connections,
 };
 use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
 use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
 
-use super::{Addresses, Node, Parts, Platform, Turn};
+use super::{Addresses, Follower, Links, Looped, Node, Parts, Platform, Ports, Team, Turn};
 
 pub(super) const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
-const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
-const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
+pub(super) const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
+pub(super) const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
 pub(super) const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub(super) const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 
@@ -37,7 +40,7 @@ thread_local! {
 pub(super) struct Wire {
     pub(super) incoming: VecDeque<Vec<u8>>,
     pub(super) outgoing: Vec<Vec<u8>>,
-    full: bool,
+    pub(super) full: bool,
     broken: bool,
     armed: bool,
     reminders: u32,
@@ -75,10 +78,13 @@ impl Nic for FakeNic {
     fn receive(&mut self, burst: &mut Burst) {
         let mut wire = self.wire.borrow_mut();
         while !burst.is_full() {
-            let Some(frame) = wire.incoming.pop_front() else {
+            if wire.incoming.is_empty() {
+                return;
+            }
+            let Some(mut packet) = self.pool.unwrap().take() else {
                 return;
             };
-            let mut packet = self.pool.unwrap().take().unwrap();
+            let frame = wire.incoming.pop_front().unwrap();
             packet.append(&[&frame]).unwrap();
             burst.push(packet).unwrap();
         }
@@ -116,6 +122,12 @@ impl Nic for FakeNic {
     }
 }
 
+impl FakeNic {
+    pub(super) fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.wire.borrow_mut().outgoing)
+    }
+}
+
 /// Numbers that are anything but random.
 pub(super) struct Counting(u8);
 
@@ -131,14 +143,27 @@ impl Entropy for Counting {
 
 pub(super) struct Bench {
     pub(super) node: Node<FakeNic, Counting>,
-    trunk: FakeNic,
+    pub(super) trunk: FakeNic,
     pub(super) uplink: FakeNic,
     pub(super) pool: &'static Pool,
     pub(super) now: Nanos,
+    pub(super) others: Vec<Other>,
 }
 
-fn tables() -> Tables {
-    let mut tables = Tables::new(TableSizes::uniform(10));
+/// A processor that is not the first.
+pub(super) struct Other {
+    pub(super) follower: Follower<FakeNic>,
+    pub(super) trunk: FakeNic,
+    pub(super) uplink: FakeNic,
+    pub(super) pool: &'static Pool,
+}
+
+thread_local! {
+    /// Processors that were woken.
+    pub(super) static WOKEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+fn fill(tables: &mut Tables) {
     let vni = Vni::new(5000).unwrap();
     for record in [
         Record::Vap(Vap {
@@ -160,7 +185,6 @@ fn tables() -> Tables {
     ] {
         tables.put(&record).unwrap();
     }
-    tables
 }
 
 fn session(capacity: TableSizes) -> SessionConfig {
@@ -175,64 +199,101 @@ fn session(capacity: TableSizes) -> SessionConfig {
     }
 }
 
-impl Bench {
-    pub(super) fn new() -> Bench {
-        let memory = DmaMemory::from_heap(Pool::bytes(128, HEADROOM, 1700)).unwrap();
-        let pool = Pool::new(memory, HEADROOM, 1700).unwrap();
-        let nic = || FakeNic {
-            pool: Some(pool),
-            ..FakeNic::default()
-        };
-        let (trunk, uplink) = (nic(), nic());
-        let addresses = Addresses {
+fn addresses() -> Addresses {
+    Addresses {
+        mac: NVE,
+        address: VTEP.into(),
+        prefix: 24,
+        gateway: None,
+        mtu: 1600,
+        seed: 1,
+    }
+}
+
+fn config() -> Config {
+    Config {
+        uplink: Uplink {
             mac: NVE,
             address: VTEP.into(),
             prefix: 24,
             gateway: None,
             mtu: 1600,
-            seed: 1,
+        },
+        trunk_mtu: 1500,
+        trunk_checksum: false,
+        flows: 64,
+        seed: 7,
+        connections: connections::Config {
+            connections: 16,
+            connections_per_vap: 16,
+            fragments: 4,
+            seed: 8,
+            timeouts: connections::Timeouts::default(),
+        },
+    }
+}
+
+impl Bench {
+    pub(super) fn new() -> Bench {
+        Bench::with_processors(1)
+    }
+
+    pub(super) fn with_processors(count: usize) -> Bench {
+        let memory = DmaMemory::from_heap(Pool::bytes(128 * count, HEADROOM, 1700)).unwrap();
+        let pools = Pool::several(memory, HEADROOM, 1700, count).unwrap();
+        let team = Team::new(count, |number| {
+            WOKEN.with_borrow_mut(|woken| woken.push(number));
+        });
+        let meters = Arc::new(SharedMeters::new().unwrap());
+        let mut all = Links::all(&team, Steering::new(count, 3)).into_iter();
+        let first = all.next().filter(|_| count > 1);
+        let datapath = |role| {
+            let mut datapath = Datapath::new(config(), Tables::new(TableSizes::uniform(10)));
+            if role != Role::Only {
+                datapath.share(role, meters.clone());
+            }
+            datapath.update(Nanos(0), fill);
+            datapath
         };
-        let config = Config {
-            uplink: Uplink {
-                mac: NVE,
-                address: VTEP.into(),
-                prefix: 24,
-                gateway: None,
-                mtu: 1600,
-            },
-            trunk_mtu: 1500,
-            trunk_checksum: false,
-            flows: 64,
-            seed: 7,
-            connections: connections::Config {
-                connections: 16,
-                connections_per_vap: 16,
-                fragments: 4,
-                seed: 8,
-                timeouts: connections::Timeouts::default(),
-            },
+        let nic = |pool| FakeNic {
+            pool: Some(pool),
+            ..FakeNic::default()
         };
-        let datapath = Datapath::new(config, tables());
+        let others = all.zip(&pools[1..]).map(|(links, pool)| {
+            let (trunk, uplink) = (nic(*pool), nic(*pool));
+            let ports = Ports::new(trunk.clone(), uplink.clone(), pool);
+            Other {
+                follower: Follower::new(ports, datapath(Role::Other), links),
+                trunk,
+                uplink,
+                pool,
+            }
+        });
+        let others = others.collect();
+        let (trunk, uplink) = (nic(pools[0]), nic(pools[0]));
+        let datapath = datapath(first.as_ref().map_or(Role::Only, |_| Role::First));
         let node = Node::new(Parts {
             trunk: trunk.clone(),
             uplink: uplink.clone(),
-            pool,
+            pool: pools[0],
             session: session(datapath.tables().capacity()),
             datapath,
-            addresses,
+            addresses: addresses(),
             shims: [SocketAddr::from((OTHER_VTEP, 6653))].into_iter().collect(),
             entropy: Counting(0),
             platform: Platform {
                 clock: || NOW.get(),
                 heap: || (1, 2),
             },
+            links: first,
         });
         Bench {
             node,
             trunk,
             uplink,
-            pool,
+            pool: pools[0],
             now: Nanos(0),
+            others,
         }
     }
 
@@ -246,19 +307,37 @@ impl Bench {
 
     /// Runs until there is nothing to do; returns what was sent on `side`.
     pub(super) fn run(&mut self, side: Side) -> Vec<Vec<u8>> {
-        for _ in 0..100 {
-            if self.node.poll(self.now) == Turn::Idle {
-                let nic = match side {
-                    Side::Trunk => &self.trunk,
-                    Side::Uplink => &self.uplink,
-                };
-                return std::mem::take(&mut nic.wire.borrow_mut().outgoing);
+        for _ in 0..1000 {
+            if !self.turn() {
+                return self.nics(side).flat_map(FakeNic::take_sent).collect();
             }
         }
         panic!("the node is busy for ever");
     }
 
-    fn resolve(&mut self) {
+    /// A turn of each processor; whether there was something to do.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut busy = self.node.poll(self.now) != Turn::Idle;
+        for other in &mut self.others {
+            busy |= other.follower.poll(self.now) != Turn::Idle;
+        }
+        busy
+    }
+
+    /// The NICs of all processors on a side, in their order.
+    pub(super) fn nics(&self, side: Side) -> impl Iterator<Item = &FakeNic> {
+        let others = self.others.iter().map(move |other| match side {
+            Side::Trunk => &other.trunk,
+            Side::Uplink => &other.uplink,
+        });
+        let first = match side {
+            Side::Trunk => &self.trunk,
+            Side::Uplink => &self.uplink,
+        };
+        std::iter::once(first).chain(others)
+    }
+
+    pub(super) fn resolve(&mut self) {
         self.run(Side::Uplink);
         self.receive(Side::Uplink, &arp(2, PEER, OTHER_VTEP, NVE, VTEP));
         self.run(Side::Uplink);
@@ -283,7 +362,7 @@ fn tagged(to: Mac, from: Mac, vlan: u8) -> Vec<u8> {
     frame
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(super) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let sum = bytes
         .chunks(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)))
