@@ -5,7 +5,8 @@ use nve_kernel::memory::Region;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 use x86_64::instructions::port::Port;
 
-use super::{paging, physical};
+use super::paging;
+use super::physical::Physical;
 
 /// Configuration space as this machine offers it.
 #[derive(Debug, Clone, Copy)]
@@ -14,15 +15,6 @@ pub enum ConfigSpace {
     Memory(Ecam),
     /// Behind ports 0xcf8 and 0xcfc (PCI Local Bus 3.0, 3.2.2.3.2).
     Ports,
-}
-
-/// Physical memory while boot information is being read.
-struct Physical;
-
-impl acpi::Memory for Physical {
-    fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
-        physical::bytes(Region::new(address, length as u64))
-    }
 }
 
 /// Where ACPI says that configuration space is in memory. To be called while

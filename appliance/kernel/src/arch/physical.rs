@@ -1,9 +1,19 @@
 //! Reading memory that firmware and hypervisor filled, before the heap exists.
 
+use nve_kernel::acpi;
 use nve_kernel::memory::Region;
 
 /// Addresses that the boot page tables map.
 const MAPPED: u64 = 1 << 32;
+
+/// Physical memory while boot information is being read.
+pub struct Physical;
+
+impl acpi::Memory for Physical {
+    fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
+        bytes(Region::new(address, length as u64))
+    }
+}
 
 /// The bytes of `region`; `None` if the boot page tables do not map all of it.
 pub fn bytes(region: Region) -> Option<&'static [u8]> {
