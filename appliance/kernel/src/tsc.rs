@@ -92,6 +92,33 @@ pub fn undisturbed(rounds: impl IntoIterator<Item = u64>) -> Option<u64> {
     least
 }
 
+/// What one question and answer tell of the counter of another processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skew {
+    /// The counters are within the limit of each other.
+    Within,
+    /// They are not.
+    Beyond,
+    /// The answer took too long to tell.
+    Unknown,
+}
+
+/// Compares another processor's counter with ours: it was `theirs` at some time
+/// between `asked` and `answered` of ours; `limit` is in ticks as well.
+pub fn skew(asked: u64, theirs: u64, answered: u64, limit: u64) -> Skew {
+    // The counters start somewhere, so they may be about to wrap around.
+    let ahead_of = |ours: u64| theirs.wrapping_sub(ours).cast_signed();
+    let (most, least) = (ahead_of(asked), ahead_of(answered));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    if most <= limit && least >= -limit {
+        Skew::Within
+    } else if least > limit || most < -limit {
+        Skew::Beyond
+    } else {
+        Skew::Unknown
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +161,22 @@ mod tests {
         assert_eq!(taken, 4, "two agreed");
         assert_eq!(undisturbed([46, 26]), Some(26));
         assert_eq!(undisturbed([]), None);
+    }
+
+    #[test]
+    fn counters_are_compared_by_question_and_answer() {
+        let compare = |asked, theirs, answered| skew(asked, theirs, answered, 100);
+        assert_eq!(compare(1000, 1005, 1010), Skew::Within);
+        assert_eq!(compare(1000, 1100, 1010), Skew::Within);
+        assert_eq!(compare(1000, 910, 1010), Skew::Within);
+        // By the time of the answer it may be more.
+        assert_eq!(compare(1000, 1101, 1010), Skew::Unknown);
+        assert_eq!(compare(1000, 909, 1010), Skew::Unknown);
+        assert_eq!(compare(1000, 1200, 1400), Skew::Unknown);
+        assert_eq!(compare(1000, 1111, 1010), Skew::Beyond);
+        assert_eq!(compare(1000, 899, 1010), Skew::Beyond);
+        assert_eq!(compare(1_000_000, 3, 1_000_010), Skew::Beyond);
+        assert_eq!(compare(u64::MAX - 4, 1, 5), Skew::Within);
     }
 
     #[test]
