@@ -58,6 +58,18 @@ impl BootInfo {
         self.info.rsdp
     }
 
+    /// A page of RAM in which another processor can begin: below 1 MiB, and above what
+    /// real mode has in use. Boot information may be in it.
+    pub fn real_mode_page(&self) -> Option<u64> {
+        const WINDOW: Region = Region {
+            start: 0x8000,
+            end: 0xa_0000,
+        };
+
+        let pages = memory::usable(self.ram.iter().copied(), &[], WINDOW);
+        pages.first().map(|region| region.start)
+    }
+
     /// Reads the configuration, the first boot module, and wipes its text, which
     /// holds a private key.
     pub fn config(&self) -> Result<Config, ConfigError> {

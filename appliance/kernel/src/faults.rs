@@ -3,6 +3,34 @@
 
 use core::hint::black_box;
 
+use heapless::String;
+use nve_kernel::acpi::ApicId;
+use spin::Mutex;
+
+use crate::arch::apic::Apic;
+
+/// What another processor is to do.
+static ORDER: Mutex<Option<String<32>>> = Mutex::new(None);
+
+/// Has the first of the other processors do what `name` asks for behind `elsewhere:`.
+pub fn inject_elsewhere(name: &str, apic: &mut Apic, others: &[ApicId]) {
+    let Some(fault) = name.strip_prefix("elsewhere:") else {
+        return;
+    };
+    if let Some(first) = others.first() {
+        *ORDER.lock() = String::try_from(fault).ok();
+        apic.wake(*first);
+    }
+}
+
+/// Does what [`inject_elsewhere`] wants, once.
+pub fn obey() {
+    let order = ORDER.lock().take();
+    if let Some(fault) = order {
+        inject(&fault);
+    }
+}
+
 /// Does what a configuration's `name` asks for; other names do nothing.
 pub fn inject(name: &str) {
     match name {

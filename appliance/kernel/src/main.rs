@@ -2,7 +2,8 @@
 //!
 //! Boots by PVH, reads its configuration from a boot module, brings up memory,
 //! interrupts and NICs, and then polls: see `appliance/kernel` in
-//! docs/architecture.md. One processor; interrupts are open only while it halts.
+//! docs/architecture.md. The first processor does all of it; others are started, and
+//! halt. Interrupts are open only while a processor halts.
 #![no_std]
 #![no_main]
 
@@ -23,9 +24,10 @@ use arch::apic::Apic;
 use arch::cpu::{self, Entropy};
 use arch::pci::{self, ConfigSpace};
 use arch::power::{self, Exit};
+use arch::processors::{Processor, Processors};
 use arch::{console, segments, time, traps};
 use boot::BootInfo;
-use log::{error, info};
+use log::{debug, error, info};
 
 /// Called by boot.s with the address of the start information and the time-stamp
 /// counter at entry.
@@ -55,6 +57,7 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
         .unwrap_or_else(|why| give_up(Exit::Config, why));
     log::set_max_level(config.log_level);
     let (ram, ecam) = (boot.ram_bytes(), pci::find_ecam(boot.rsdp()));
+    let processors = Processors::find(&boot);
     boot.into_memory()
         .unwrap_or_else(|why| give_up(Exit::Memory, why));
     info!(
@@ -62,10 +65,31 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
         ram >> 10,
         heap::usage().1 >> 10
     );
-    let (space, apic) = (ConfigSpace::new(ecam), Apic::new());
+    let (space, mut apic) = (ConfigSpace::new(ecam), Apic::new());
     let (mode, timer) = apic.describe();
     info!("pci: {}, apic: {mode}, timer: {timer}", space.describe());
+    if processors.count() > 1 {
+        let others = processors.start_others(&mut apic, idle);
+        info!(
+            "processors: {}, {} started",
+            processors.count(),
+            others.len()
+        );
+        #[cfg(feature = "fault-injection")]
+        faults::inject_elsewhere(&config.name, &mut apic, &others);
+    }
     run::run(&config, space, apic, entropy)
+}
+
+/// What the other processors do: nothing.
+fn idle(mut processor: Processor) -> ! {
+    let Processor { index, apic } = &mut processor;
+    debug!("processor {}: APIC {}", index.0, apic.id().0);
+    loop {
+        apic.sleep();
+        #[cfg(feature = "fault-injection")]
+        faults::obey();
+    }
 }
 
 /// Prints one line and powers off with a status that tells why.

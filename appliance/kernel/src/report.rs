@@ -5,16 +5,17 @@
 use core::arch::asm;
 use core::fmt::{self, Display};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use log::error;
 
-use crate::arch::{console, entry, paging, power, segments};
+use crate::arch::{cpu, paging, power, stacks};
 
 /// Most addresses of a back trace.
 const MAX_TRACE: usize = 24;
 
-static REPORTING: AtomicBool = AtomicBool::new(false);
+/// The processor that reports: its APIC's identifier plus one. 0 while there is none.
+static REPORTING: AtomicU32 = AtomicU32::new(0);
 
 /// The state of the processor when it went wrong.
 #[derive(Debug)]
@@ -61,15 +62,19 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     trace(0, frame)
 }
 
-/// Takes the console. A fault within a report resets at once.
+/// Makes this processor the one that reports. A fault within its report resets at once;
+/// other processors leave it to the first that had something to report.
 fn begin() {
-    if REPORTING.swap(true, Ordering::Relaxed) {
-        power::reset();
+    let own = u32::from(cpu::apic_id().0) + 1;
+    match REPORTING.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {}
+        Err(reporter) if reporter == own => power::reset(),
+        Err(_) => power::halt(),
     }
-    console::seize();
 }
 
 fn trace(first: u64, frame: u64) -> ! {
+    error!("on the processor with APIC {}", cpu::apic_id().0);
     if first != 0 {
         error!("trace {first:#x}");
     }
@@ -90,7 +95,7 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<u64> {
         let at = self.at;
-        if !at.is_multiple_of(8) || !on_stack(at) || !paging::is_readable(at + 8) {
+        if !at.is_multiple_of(8) || !stacks::contain(at) || !paging::is_readable(at + 8) {
             return None;
         }
         // SAFETY: within a stack, aligned and mapped, as just checked.
@@ -99,13 +104,6 @@ impl Iterator for Frames {
         self.at = if next > at { next } else { 0 };
         (address != 0).then_some(address)
     }
-}
-
-fn on_stack(address: u64) -> bool {
-    entry::STACK.contains(address)
-        || segments::EXCEPTION_SPACE.contains(address)
-        || segments::DOUBLE_FAULT_SPACE.contains(address)
-        || segments::NMI_SPACE.contains(address)
 }
 
 struct Row<'a>(&'a [(&'static str, u64)]);

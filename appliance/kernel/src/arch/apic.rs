@@ -1,11 +1,15 @@
-//! The local APIC: end of interrupt, and a timer that ends a HLT.
+//! The local APIC: end of interrupt, a timer that ends a HLT, messages to other
+//! processors.
 //!
 //! Intel SDM volume 3A, chapter 12. Interrupts are only ever open during a HLT
-//! ([`Apic::wait`]), so no code runs concurrently with a handler.
+//! ([`Apic::wait`], [`Apic::sleep`]), so no code runs concurrently with a handler of
+//! its processor.
 
+use core::arch::x86_64::{_mm_lfence, _mm_mfence};
 use core::sync::atomic::Ordering;
 
 use nve_datapath::Nanos;
+use nve_kernel::acpi::ApicId;
 use nve_kernel::memory::Region;
 use nve_nic::pci::Message;
 use x86_64::instructions::interrupts;
@@ -17,6 +21,7 @@ use super::{cpu, time, traps};
 const APIC_BASE: u32 = 0x1b;
 const APIC_BASE_ENABLE: u64 = 1 << 11;
 const APIC_BASE_X2APIC: u64 = 1 << 10;
+const APIC_BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// Registers, by their offset in the xAPIC's page.
@@ -24,20 +29,40 @@ const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const EOI: u32 = 0xb0;
 const SPURIOUS: u32 = 0xf0;
+const COMMAND: u32 = 0x300;
+const COMMAND_TARGET: u32 = 0x310;
 const TIMER: u32 = 0x320;
 const INITIAL_COUNT: u32 = 0x380;
 const CURRENT_COUNT: u32 = 0x390;
 const DIVIDE: u32 = 0x3e0;
+
+/// Interrupt command register: a fixed vector, INIT, and start-up at a page; edge, but
+/// for the level that all of these want.
+const FIXED: u32 = 1 << 14;
+const INIT: u32 = 5 << 8 | 1 << 14;
+const START_UP: u32 = 6 << 8 | 1 << 14;
+/// The last message has not been sent yet.
+const PENDING: u32 = 1 << 12;
+
+/// Polls until a message counts as sent, which takes the bus some.
+const PATIENCE: usize = 100_000;
 
 /// Timer entry: compare with the time-stamp counter.
 const DEADLINE_MODE: u32 = 2 << 17;
 /// Divide register: by 16.
 const BY_16: u32 = 3;
 
-/// The local APIC of the processor.
+/// The local APIC of the processor that uses it.
 #[derive(Debug)]
 pub struct Apic {
     mode: Mode,
+    timer: Timer,
+}
+
+/// What the APICs of all processors have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Common {
+    registers: u64,
     timer: Timer,
 }
 
@@ -60,20 +85,40 @@ enum Timer {
 impl Apic {
     /// The page of xAPIC registers, to be mapped before [`Apic::new`].
     pub fn registers() -> Region {
-        Region::new(base() & !0xfff, 4096)
+        Region::new(base() & APIC_BASE_ADDRESS, 4096)
     }
 
-    /// Turns the APIC on. Needs the time and the trap handlers.
+    /// Turns the APIC of the first processor on. Needs the time and the trap handlers.
     pub fn new() -> Apic {
         mask_legacy_controllers();
-        let mode = enable();
+        let mut apic = Apic::enable(Apic::registers().start);
+        apic.timer = apic.init_timer();
+        apic
+    }
+
+    /// What another processor needs for [`Apic::another`].
+    pub fn common(&self) -> Common {
+        Common {
+            registers: Apic::registers().start,
+            timer: self.timer,
+        }
+    }
+
+    /// Turns the APIC of another processor on, called on that processor.
+    pub fn another(common: Common) -> Apic {
+        let mut apic = Apic::enable(common.registers);
+        apic.timer = common.timer;
+        apic.set_timer_entry();
+        apic
+    }
+
+    fn enable(registers: u64) -> Apic {
         let mut apic = Apic {
-            mode,
+            mode: enable(registers),
             timer: Timer::Deadline,
         };
         apic.write(TASK_PRIORITY, 0);
         apic.write(SPURIOUS, 0x100 | u32::from(traps::SPURIOUS_VECTOR));
-        apic.timer = apic.init_timer();
         apic
     }
 
@@ -89,16 +134,61 @@ impl Apic {
         }
     }
 
-    /// A message that interrupts this processor with `vector` (Intel SDM 3A,
-    /// 12.11). The boot processor's identifier fits its eight bits.
+    /// The processor's identifier. That of the first one fits eight bits, and others
+    /// are not started unless theirs does.
+    pub fn id(&self) -> ApicId {
+        match self.mode {
+            Mode::XApic(_) => ApicId((self.read(ID) >> 24) as u8),
+            Mode::X2Apic => ApicId(self.read(ID) as u8),
+        }
+    }
+
+    /// A message that interrupts this processor with `vector`.
     pub fn message(&self, vector: u8) -> Message {
-        let id = match self.mode {
-            Mode::XApic(_) => self.read(ID) >> 24,
-            Mode::X2Apic => self.read(ID) & 0xff,
-        };
-        Message {
-            address: 0xfee0_0000 | u64::from(id) << 12,
-            data: u32::from(vector),
+        message(self.id(), vector)
+    }
+
+    /// Has [`Apic::wait`] of another processor return, or its next call if it is not in
+    /// one. It then sees what was written here before.
+    pub fn wake(&mut self, processor: ApicId) {
+        self.send(processor, FIXED | u32::from(traps::WAKE_VECTOR));
+    }
+
+    /// Stops another processor, as a reset does, until it is told to start.
+    pub fn stop(&mut self, processor: ApicId) {
+        self.send(processor, INIT);
+    }
+
+    /// Starts another processor that was stopped, in real mode at `page`, which is
+    /// below 1 MiB. Does nothing to one that runs.
+    pub fn start(&mut self, processor: ApicId, page: u64) {
+        self.send(processor, START_UP | (page >> 12) as u32 & 0xff);
+    }
+
+    fn send(&mut self, processor: ApicId, command: u32) {
+        // Writing the register orders nothing by itself in x2APIC mode (12.12.3).
+        // SAFETY: every 64-bit processor has both instructions.
+        unsafe {
+            _mm_mfence();
+            _mm_lfence();
+        }
+        let target = u32::from(processor.0);
+        match self.mode {
+            Mode::XApic(_) => {
+                self.write(COMMAND_TARGET, target << 24);
+                self.write(COMMAND, command);
+                for _ in 0..PATIENCE {
+                    if self.read(COMMAND) & PENDING == 0 {
+                        break;
+                    }
+                    core::hint::spin_loop();
+                }
+            }
+            Mode::X2Apic => {
+                let command = u64::from(target) << 32 | u64::from(command);
+                // SAFETY: the interrupt command register, one MSR in this mode.
+                unsafe { Msr::new(0x800 + (COMMAND >> 4)).write(command) };
+            }
         }
     }
 
@@ -106,8 +196,18 @@ impl Apic {
     /// for an interrupt that came since the last call.
     pub fn wait(&mut self, deadline: Nanos) {
         self.set_timer(deadline);
-        interrupts::enable_and_hlt();
-        interrupts::disable();
+        halt();
+    }
+
+    /// Halts until an interrupt comes, however long it takes. Returns at once for one
+    /// that came since the last call.
+    pub fn sleep(&mut self) {
+        match self.timer {
+            // SAFETY: CPUID announced the MSR; 0 is no deadline.
+            Timer::Deadline => unsafe { Msr::new(TSC_DEADLINE).write(0) },
+            Timer::Countdown { .. } => self.write(INITIAL_COUNT, 0),
+        }
+        halt();
     }
 
     fn set_timer(&mut self, deadline: Nanos) {
@@ -126,13 +226,12 @@ impl Apic {
     }
 
     fn init_timer(&mut self) -> Timer {
-        let vector = u32::from(traps::TIMER_VECTOR);
         if cpu::leaf(1).ecx & 1 << 24 != 0 {
-            self.write(TIMER, vector | DEADLINE_MODE);
+            self.set_timer_entry();
             return Timer::Deadline;
         }
-        self.write(DIVIDE, BY_16);
-        self.write(TIMER, vector);
+        self.timer = Timer::Countdown { per_milli: 1 };
+        self.set_timer_entry();
         self.write(INITIAL_COUNT, u32::MAX);
         let end = Nanos(time::since_boot().0 + 1_000_000);
         while time::since_boot() < end {
@@ -141,6 +240,18 @@ impl Apic {
         let per_milli = (u32::MAX - self.read(CURRENT_COUNT)).max(1);
         self.write(INITIAL_COUNT, 0);
         Timer::Countdown { per_milli }
+    }
+
+    /// Has the timer interrupt, in its mode.
+    fn set_timer_entry(&mut self) {
+        let vector = u32::from(traps::TIMER_VECTOR);
+        match self.timer {
+            Timer::Deadline => self.write(TIMER, vector | DEADLINE_MODE),
+            Timer::Countdown { .. } => {
+                self.write(DIVIDE, BY_16);
+                self.write(TIMER, vector);
+            }
+        }
     }
 
     fn read(&self, register: u32) -> u32 {
@@ -166,13 +277,26 @@ impl Apic {
     }
 }
 
+/// A message that interrupts a processor with `vector` (Intel SDM 3A, 12.11).
+pub fn message(processor: ApicId, vector: u8) -> Message {
+    Message {
+        address: 0xfee0_0000 | u64::from(processor.0) << 12,
+        data: u32::from(vector),
+    }
+}
+
+fn halt() {
+    interrupts::enable_and_hlt();
+    interrupts::disable();
+}
+
 fn base() -> u64 {
     // SAFETY: every 64-bit processor has the MSR.
     unsafe { Msr::new(APIC_BASE).read() }
 }
 
-fn enable() -> Mode {
-    let base = base() | APIC_BASE_ENABLE;
+fn enable(registers: u64) -> Mode {
+    let base = base() & !APIC_BASE_ADDRESS | registers | APIC_BASE_ENABLE;
     let mut register = Msr::new(APIC_BASE);
     // SAFETY: turning the APIC on, in the order that the SDM (figure 12-27)
     // allows: xAPIC first, then x2APIC where CPUID has it.
@@ -182,9 +306,8 @@ fn enable() -> Mode {
         unsafe { register.write(base | APIC_BASE_X2APIC) };
         return Mode::X2Apic;
     }
-    let address = Apic::registers().start;
-    traps::EOI_REGISTER.store(address + u64::from(EOI), Ordering::Relaxed);
-    Mode::XApic(address)
+    traps::EOI_REGISTER.store(registers + u64::from(EOI), Ordering::Relaxed);
+    Mode::XApic(registers)
 }
 
 /// Masks every input of the two 8259 controllers; nothing here uses them.

@@ -2,12 +2,12 @@
 //!
 //! 16550 registers at 0x3f8 (Intel 8250/16550 data sheet). Every x86 hypervisor
 //! emulates enough of it; where none does, the status reads as all ones and the
-//! characters go nowhere.
+//! characters go nowhere. Lines of several processors do not mix.
 
 use core::fmt::{self, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use x86_64::instructions::port::Port;
 
 use super::time;
@@ -24,6 +24,9 @@ const TRANSMIT_EMPTY: u8 = 1 << 5;
 
 /// Polls of the line status before a byte is given up.
 const PATIENCE: usize = 100_000;
+
+/// Polls of the console's lock before its holder is given up: more than a line takes.
+const LOCK_PATIENCE: usize = 1_000_000;
 
 struct Serial;
 
@@ -52,11 +55,20 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Takes the console from a holder that will never give it back.
-pub fn seize() {
-    // SAFETY: called on the way to a reset, on the only processor: whoever holds
-    // the lock does not run any more.
-    unsafe { CONSOLE.force_unlock() };
+/// The console, once nobody else has it. A holder that keeps it for longer than any
+/// line takes will never give it back: it is this processor, or one that has stopped.
+fn take() -> MutexGuard<'static, Serial> {
+    loop {
+        for _ in 0..LOCK_PATIENCE {
+            if let Some(console) = CONSOLE.try_lock() {
+                return console;
+            }
+            core::hint::spin_loop();
+        }
+        // SAFETY: the lock guards no memory. If its holder goes on after all, the
+        // characters of two lines mix.
+        unsafe { CONSOLE.force_unlock() };
+    }
 }
 
 impl Log for Logger {
@@ -69,7 +81,7 @@ impl Log for Logger {
             return;
         }
         let micros = time::since_boot().0 / 1000;
-        let mut console = CONSOLE.lock();
+        let mut console = take();
         // The port's `write_str` never fails.
         let _ = writeln!(
             console,

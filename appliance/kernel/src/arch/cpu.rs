@@ -3,6 +3,7 @@
 use core::arch::x86_64::{__cpuid_count, _rdrand64_step, _rdseed64_step, CpuidResult};
 
 use heapless::String;
+use nve_kernel::acpi::ApicId;
 
 /// CPUID leaf `leaf`, subleaf `sub`.
 pub fn cpuid(leaf: u32, sub: u32) -> CpuidResult {
@@ -21,6 +22,11 @@ pub fn leaf(leaf: u32) -> CpuidResult {
         };
     }
     cpuid(leaf, 0)
+}
+
+/// Identifier of this processor's APIC, as it was given at reset.
+pub fn apic_id() -> ApicId {
+    ApicId((leaf(1).ebx >> 24) as u8)
 }
 
 /// Whether a hypervisor answers CPUID leaves from 0x4000_0000.

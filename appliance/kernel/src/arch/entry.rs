@@ -1,56 +1,31 @@
-//! The way from the PVH entry point to [`kernel_main`], and the main stack.
+//! The way from the PVH entry point to [`kernel_main`], and from a start-up message
+//! to [`processors::main`].
 
 use core::arch::global_asm;
-use core::cell::UnsafeCell;
 
-use nve_kernel::memory::{PAGE, Region};
-
+use super::stacks::{BOOT, Stacks};
+use super::{paging, processors};
 use crate::kernel_main;
-
-/// Bytes of the stack on which everything but exceptions runs.
-const MAIN_STACK: usize = 256 * 1024;
-
-/// A stack whose lowest page is not mapped, so that an overflow faults.
-#[repr(C, align(4096))]
-pub struct Stack<const SIZE: usize> {
-    guard: [u8; PAGE as usize],
-    space: UnsafeCell<[u8; SIZE]>,
-}
-
-// SAFETY: the space is only ever used as a stack, by address, by one processor.
-unsafe impl<const SIZE: usize> Sync for Stack<SIZE> {}
-
-impl<const SIZE: usize> Stack<SIZE> {
-    /// A stack of `SIZE` bytes.
-    pub const fn new() -> Self {
-        Stack {
-            guard: [0; PAGE as usize],
-            space: UnsafeCell::new([0; SIZE]),
-        }
-    }
-
-    /// Address of the page that must not be mapped.
-    pub fn guard(&self) -> Region {
-        Region::new(self.guard.as_ptr() as u64, PAGE)
-    }
-
-    /// Address that the stack grows down from.
-    pub fn top(&self) -> u64 {
-        self.space.get() as u64 + SIZE as u64
-    }
-
-    /// Whether `address` is in the stack.
-    pub fn contains(&self, address: u64) -> bool {
-        (self.space.get() as u64..self.top()).contains(&address)
-    }
-}
-
-/// The stack on which everything but exceptions runs.
-pub static STACK: Stack<MAIN_STACK> = Stack::new();
 
 global_asm!(
     include_str!("boot.s"),
-    main_stack = sym STACK,
-    stack_size = const PAGE as usize + MAIN_STACK,
+    boot_stacks = sym BOOT,
+    main_stack = const Stacks::MAIN_TOP,
     kernel_main = sym kernel_main,
+    root = sym paging::ROOT,
+    start = sym processors::START,
+    processor_main = sym processors::main,
 );
+
+unsafe extern "C" {
+    static trampoline: u8;
+    static trampoline_end: u8;
+}
+
+/// What another processor runs first; it works at the start of any page below 1 MiB.
+pub fn trampoline_code() -> &'static [u8] {
+    let (start, end) = (&raw const trampoline, &raw const trampoline_end);
+    // SAFETY: the assembly defines both, in this order, around bytes that are never
+    // written.
+    unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}

@@ -9,6 +9,8 @@ pub mod paging;
 pub mod pci;
 pub mod physical;
 pub mod power;
+pub mod processors;
 pub mod segments;
+pub mod stacks;
 pub mod time;
 pub mod traps;

@@ -1,6 +1,9 @@
 //! The address space: everything at its physical address, nothing both writable
 //! and executable, no page at zero, guard pages below stacks.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use nve_kernel::acpi::MAX_PROCESSORS;
 use nve_kernel::memory::{PAGE, Region};
 use nve_kernel::page_table::{Access, LARGE, Mapper, NoTable, Tables};
 use spin::{Mutex, Once};
@@ -9,8 +12,7 @@ use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
-use super::entry::STACK;
-use super::segments;
+use super::stacks;
 
 /// RAM above this is not used: one entry of the top table covers it.
 pub const RAM_LIMIT: u64 = 512 << 30;
@@ -33,8 +35,10 @@ pub fn table_bytes(ram: &[Region]) -> u64 {
     // The fixed part: top and lower tables for 4 GiB, splits around the image and
     // at page 0, and device memory of a few NICs above RAM.
     const FIXED: u64 = 48;
+    // The guards of a processor's stacks split two large pages at most.
+    const STACKS: u64 = 2 * (MAX_PROCESSORS as u64 - 1);
     let top = ram.iter().map(|region| region.end).max().unwrap_or(0);
-    (FIXED + top.min(RAM_LIMIT).div_ceil(1 << 30)) * PAGE
+    (FIXED + STACKS + top.min(RAM_LIMIT).div_ceil(1 << 30)) * PAGE
 }
 
 /// The image with its stacks.
@@ -79,6 +83,9 @@ impl Tables for Frames {
     }
 }
 
+/// Physical address of the top table, for boot.s; 0 if there is none that it can use.
+pub static ROOT: AtomicU32 = AtomicU32::new(0);
+
 static SPACE: Once<Mutex<Mapper<Frames>>> = Once::new();
 
 /// Builds the address space in `tables` for `ram` and switches to it.
@@ -107,16 +114,14 @@ pub fn init(tables: Region, ram: &[Region]) -> Result<(), NoTable> {
     ] {
         mapper.map(section(start, end), access)?;
     }
-    for hole in [
-        Region::new(0, PAGE),
-        STACK.guard(),
-        segments::INTERRUPT_SPACE.guard(),
-        segments::EXCEPTION_SPACE.guard(),
-        segments::DOUBLE_FAULT_SPACE.guard(),
-        segments::NMI_SPACE.guard(),
-    ] {
-        mapper.map(hole, Access::None)?;
+    mapper.map(Region::new(0, PAGE), Access::None)?;
+    for guard in stacks::BOOT.guards() {
+        mapper.map(guard, Access::None)?;
     }
+    // Another processor can load 32 bits of it; tables are below 4 GiB, where the boot
+    // page tables reach.
+    let low = u32::try_from(mapper.root()).unwrap_or(0);
+    ROOT.store(low, Ordering::Relaxed);
     let root = PhysFrame::containing_address(PhysAddr::new(mapper.root()));
     // SAFETY: the new map has everything in use (code, stacks, tables, RAM) where
     // the old one has it, with the access that its use needs.
@@ -155,6 +160,21 @@ pub fn map_device(region: Region) -> bool {
     }
     tlb::flush_all();
     true
+}
+
+/// Has `pages` fault from now on, whatever is done with them. False if there is no
+/// memory for the tables. Other processors may still reach them for a while.
+#[must_use]
+pub fn forbid(pages: &[Region]) -> bool {
+    let Some(space) = SPACE.get() else {
+        return false;
+    };
+    let mut space = space.lock();
+    let done = pages
+        .iter()
+        .all(|page| space.map(*page, Access::None).is_ok());
+    tlb::flush_all();
+    done
 }
 
 /// Whether data can be read at `address`.

@@ -44,7 +44,8 @@ pub fn reset() -> ! {
     halt()
 }
 
-fn halt() -> ! {
+/// Stops this processor for good; others go on.
+pub fn halt() -> ! {
     interrupts::disable();
     loop {
         hlt();

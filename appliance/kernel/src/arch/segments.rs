@@ -1,5 +1,6 @@
-//! Segments and the stacks that traps switch to.
+//! Segments and the stacks that traps switch to, for each processor its own.
 
+use alloc::boxed::Box;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
@@ -7,13 +8,7 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::entry::Stack;
-
-/// Bytes of the stack of an exception, whose report formats text.
-const REPORT_STACK: usize = 24 * 1024;
-
-/// Bytes of the stack of an interrupt, whose entry pushes a few registers.
-const INTERRUPT_STACK: usize = 4096;
+use super::stacks::{BOOT, Stacks};
 
 /// Index of the stack for interrupts in the table of stacks.
 pub const INTERRUPT: u16 = 0;
@@ -24,16 +19,8 @@ pub const DOUBLE_FAULT: u16 = 2;
 /// Index of the stack for NMI and machine checks, which come at any time.
 pub const NMI: u16 = 3;
 
-/// Stack for interrupts.
-pub static INTERRUPT_SPACE: Stack<INTERRUPT_STACK> = Stack::new();
-/// Stack for exceptions.
-pub static EXCEPTION_SPACE: Stack<REPORT_STACK> = Stack::new();
-/// Stack for double faults.
-pub static DOUBLE_FAULT_SPACE: Stack<REPORT_STACK> = Stack::new();
-/// Stack for NMI and machine checks.
-pub static NMI_SPACE: Stack<REPORT_STACK> = Stack::new();
-
-struct Tables {
+/// The segments of one processor.
+pub struct Segments {
     gdt: GlobalDescriptorTable,
     code: SegmentSelector,
     data: SegmentSelector,
@@ -41,44 +28,60 @@ struct Tables {
 }
 
 static TASK: Once<TaskStateSegment> = Once::new();
-static TABLES: Once<Tables> = Once::new();
+static SEGMENTS: Once<Segments> = Once::new();
 
-/// Loads the segments and the stacks of traps.
+/// Loads the segments and the stacks of traps of the first processor.
 pub fn init() {
-    let task = TASK.call_once(|| {
-        let mut task = TaskStateSegment::new();
-        let mut stacks = task.interrupt_stack_table;
-        for (index, top) in [
-            (INTERRUPT, INTERRUPT_SPACE.top()),
-            (EXCEPTION, EXCEPTION_SPACE.top()),
-            (DOUBLE_FAULT, DOUBLE_FAULT_SPACE.top()),
-            (NMI, NMI_SPACE.top()),
-        ] {
-            stacks[usize::from(index)] = VirtAddr::new(top);
-        }
-        task.interrupt_stack_table = stacks;
-        task
-    });
-    let tables = TABLES.call_once(|| {
+    let task = TASK.call_once(|| task(&BOOT));
+    SEGMENTS.call_once(|| Segments::new(task)).load();
+}
+
+impl Segments {
+    /// Segments for a processor with these stacks, from the heap, never freed.
+    pub fn make(stacks: &Stacks) -> &'static Segments {
+        let task = Box::leak(Box::new(task(stacks)));
+        Box::leak(Box::new(Segments::new(task)))
+    }
+
+    fn new(task: &'static TaskStateSegment) -> Segments {
         let mut gdt = GlobalDescriptorTable::new();
         let code = gdt.append(Descriptor::kernel_code_segment());
         let data = gdt.append(Descriptor::kernel_data_segment());
         let task = gdt.append(Descriptor::tss_segment(task));
-        Tables {
+        Segments {
             gdt,
             code,
             data,
             task,
         }
-    });
-    tables.gdt.load();
-    // SAFETY: the selectors were made for the table that was just loaded, and
-    // code and data are flat segments as those in use.
-    unsafe {
-        CS::set_reg(tables.code);
-        SS::set_reg(tables.data);
-        DS::set_reg(tables.data);
-        ES::set_reg(tables.data);
-        load_tss(tables.task);
     }
+
+    /// Has this processor use them; no other may.
+    pub fn load(&'static self) {
+        self.gdt.load();
+        // SAFETY: the selectors were made for the table that was just loaded, and
+        // code and data are flat segments as those in use.
+        unsafe {
+            CS::set_reg(self.code);
+            SS::set_reg(self.data);
+            DS::set_reg(self.data);
+            ES::set_reg(self.data);
+            load_tss(self.task);
+        }
+    }
+}
+
+fn task(stacks: &Stacks) -> TaskStateSegment {
+    let mut task = TaskStateSegment::new();
+    let mut table = task.interrupt_stack_table;
+    for (index, top) in [
+        (INTERRUPT, stacks.interrupt.top()),
+        (EXCEPTION, stacks.exception.top()),
+        (DOUBLE_FAULT, stacks.double_fault.top()),
+        (NMI, stacks.nmi.top()),
+    ] {
+        table[usize::from(index)] = VirtAddr::new(top);
+    }
+    task.interrupt_stack_table = table;
+    task
 }

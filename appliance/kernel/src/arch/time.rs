@@ -33,8 +33,12 @@ pub fn since_boot() -> Nanos {
 
 /// The counter's value at `time`.
 pub fn ticks_at(time: Nanos) -> u64 {
-    let ticks = SCALE.get().map_or(0, |scale| scale.ticks(time.0));
-    START.load(Ordering::Relaxed).wrapping_add(ticks)
+    START.load(Ordering::Relaxed).wrapping_add(ticks_in(time.0))
+}
+
+/// What the counter makes in `nanos`; 0 before [`init`].
+pub fn ticks_in(nanos: u64) -> u64 {
+    SCALE.get().map_or(0, |scale| scale.ticks(nanos))
 }
 
 /// Finds the counter's rate, given its value at the first instruction. Returns

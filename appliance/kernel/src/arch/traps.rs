@@ -13,6 +13,8 @@ use crate::report::{self, Registers};
 
 /// Vector of the timer.
 pub const TIMER_VECTOR: u8 = 0x40;
+/// Vector by which processors wake each other.
+pub const WAKE_VECTOR: u8 = 0x41;
 /// First vector of device interrupts.
 pub const DEVICE_VECTOR: u8 = 0x50;
 /// Vector of the local APIC's spurious interrupts.
@@ -48,7 +50,7 @@ pub struct TrapFrame {
 
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// Installs the handlers. [`segments::init`] comes first.
+/// Installs the handlers on this processor, whose segments come first.
 pub fn init() {
     IDT.call_once(|| {
         let mut idt = InterruptDescriptorTable::new();

@@ -2,7 +2,8 @@
 
 use crate::vm::{GOOD, Vm, image};
 
-const NICS: &[&str] = &[
+/// Two NICs that lead nowhere.
+pub const NICS: &[&str] = &[
     "-netdev",
     "hubport,hubid=1,id=t",
     "-device",
@@ -13,7 +14,8 @@ const NICS: &[&str] = &[
     "virtio-net-pci,netdev=u,mac=52:54:00:00:01:02,host_mtu=1600,disable-legacy=on,romfile=",
 ];
 
-fn arguments<'a>(machine: &'a str, nics: &[&'a str]) -> Vec<&'a str> {
+/// Arguments for a machine with these NICs.
+pub fn arguments<'a>(machine: &'a str, nics: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["-machine", machine, "-cpu", "max", "-m", "64M"];
     arguments.extend(nics);
     arguments

@@ -9,5 +9,6 @@
 
 mod boot;
 mod forward;
+mod processors;
 mod shim;
 mod vm;

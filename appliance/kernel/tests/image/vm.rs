@@ -96,6 +96,20 @@ impl Vm {
         status.code().expect("it was not killed")
     }
 
+    /// Time that it has taken of the host's processors.
+    pub fn processor_time(&self) -> Duration {
+        /// `sysconf(_SC_CLK_TCK)`, which is the same on every Linux.
+        const PER_SECOND: u64 = 100;
+
+        let path = format!("/proc/{}/stat", self.qemu.id());
+        let stat = fs::read_to_string(path).expect("it runs");
+        // proc_pid_stat(5): utime and stime are fields 14 and 15, the name is the second.
+        let (_, behind) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let fields = behind.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1000 / PER_SECOND)
+    }
+
     /// Lines of the console at a level, without time and level.
     pub fn at_level(&self, level: &str) -> Vec<&str> {
         self.seen
