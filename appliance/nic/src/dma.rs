@@ -15,6 +15,10 @@ pub struct DmaMemory {
     length: usize,
 }
 
+// SAFETY: whoever has it is the only one who reaches the bytes, devices apart, and may be
+// on any processor.
+unsafe impl Send for DmaMemory {}
+
 impl DmaMemory {
     /// Takes over a range.
     ///

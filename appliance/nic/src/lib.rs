@@ -1,7 +1,7 @@
 //! NICs of the appliance: packet buffers, the [`Nic`] trait and drivers.
 //!
-//! A buffer that came in on one NIC goes out on another without a copy: all NICs
-//! share one [`Pool`]. Nothing is allocated after a driver is made.
+//! A buffer that came in on one NIC goes out on another without a copy: all NICs of a
+//! processor share one [`Pool`]. Nothing is allocated after a driver is made.
 //!
 //! Invariant: a buffer is either in the hands of its owner or of one device,
 //! never both. What a device writes (indices, lengths, offsets, configuration) is

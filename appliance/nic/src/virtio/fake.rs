@@ -84,6 +84,15 @@ impl DeviceRing {
         }
     }
 
+    /// Where a slot's buffer goes on.
+    pub(crate) fn next(&self, slot: u16) -> u16 {
+        // SAFETY: see the head of the implementation.
+        unsafe {
+            let at = self.descriptors.add(usize::from(slot) * 16);
+            at.add(14).cast::<u16>().read_volatile()
+        }
+    }
+
     /// Returns a slot, or whatever `id` is.
     pub(crate) fn give(&mut self, id: u32, length: u32) {
         let at = 2 + 4 * usize::from(self.given % self.size);
@@ -132,9 +141,28 @@ pub(crate) struct Device {
     pub(crate) driver_features: u64,
     pub(crate) status: DeviceStatus,
     pub(crate) rings: Vec<DeviceRing>,
+    pub(crate) control: Option<DeviceRing>,
     pub(crate) vectors: Vec<Option<u16>>,
     pub(crate) doorbells: [u16; 2],
+    /// Of the queues behind the first pair.
+    pub(crate) more_doorbells: [u16; 14],
+    pub(crate) control_doorbell: u16,
     pub(crate) generation: Option<u32>,
+    pub(crate) resets: bool,
+}
+
+impl Device {
+    /// The control queue: behind all pairs that there are, if that was negotiated.
+    fn control_queue(&self) -> Option<u16> {
+        let negotiated = Features::from_bits_truncate(self.driver_features);
+        let most = u16::from_le_bytes(self.config[8..10].try_into().unwrap());
+        let count = if negotiated.contains(Features::MQ) {
+            most
+        } else {
+            1
+        };
+        (negotiated.contains(Features::CTRL_VQ)).then_some(2 * count)
+    }
 }
 
 /// Handle to a device, shared by the driver (as its transport) and the test.
@@ -156,14 +184,49 @@ impl Handle {
             driver_features: 0,
             status: DeviceStatus::empty(),
             rings: Vec::new(),
+            control: None,
             vectors: Vec::new(),
             doorbells: [u16::MAX; 2],
+            more_doorbells: [u16::MAX; 14],
+            control_doorbell: u16::MAX,
             generation: Some(0),
+            resets: true,
         })))
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Device)) {
         change(&mut self.0.borrow_mut());
+    }
+
+    /// With the queues of pair `number` in the places of the first one's.
+    pub(crate) fn with_pair(&self, number: usize, act: impl FnOnce(&Handle)) {
+        let swap = |device: &mut Device| {
+            for queue in [0, 1] {
+                device.rings.swap(queue, 2 * number + queue);
+            }
+        };
+        self.set(swap);
+        act(self);
+        self.set(swap);
+    }
+
+    /// Takes a command from the control queue, if there is one, and answers it.
+    pub(crate) fn answer(&self, answer: u8) -> Option<[u8; 4]> {
+        let device = &mut *self.0.borrow_mut();
+        assert!(device.status.contains(DeviceStatus::DRIVER_OK));
+        let ring = device.control.as_mut()?;
+        let slot = ring.take()?;
+        let (address, length, flags) = ring.descriptor(slot);
+        assert_eq!((length, flags), (4, 1));
+        let (place, length, flags) = ring.descriptor(ring.next(slot));
+        assert_eq!((length, flags), (1, 2));
+        // SAFETY: the driver offered this memory.
+        let command = unsafe {
+            (place as *mut u8).write_volatile(answer);
+            (address as *const [u8; 4]).read_unaligned()
+        };
+        ring.give(u32::from(slot), 1);
+        Some(command)
     }
 
     /// Receives `parts`, one buffer each, as the device writes them; the first is
@@ -233,15 +296,25 @@ impl Transport for Handle {
 
     fn get_status(&self) -> DeviceStatus {
         let device = self.0.borrow();
-        if device.accepts_features {
-            device.status
-        } else {
-            device.status & !DeviceStatus::FEATURES_OK
+        let status = match device.accepts_features {
+            true => device.status,
+            false => device.status & !DeviceStatus::FEATURES_OK,
+        };
+        match device.resets {
+            true => status,
+            false => status | DeviceStatus::DRIVER,
         }
     }
 
     fn set_status(&mut self, status: DeviceStatus) {
-        self.0.borrow_mut().status = status;
+        let mut device = self.0.borrow_mut();
+        device.status = status;
+        if status.is_empty() {
+            device.driver_features = 0;
+            device.rings.clear();
+            device.vectors.clear();
+            device.control = None;
+        }
     }
 
     fn set_guest_page_size(&mut self, _guest_page_size: u32) {}
@@ -252,8 +325,13 @@ impl Transport for Handle {
 
     fn queue_set(&mut self, queue: u16, size: u32, d: PhysAddr, a: PhysAddr, u: PhysAddr) {
         let mut device = self.0.borrow_mut();
+        let ring = DeviceRing::new([d, a, u], size as u16);
+        if device.control_queue() == Some(queue) {
+            device.control = Some(ring);
+            return;
+        }
         assert_eq!(usize::from(queue), device.rings.len());
-        device.rings.push(DeviceRing::new([d, a, u], size as u16));
+        device.rings.push(ring);
     }
 
     fn queue_unset(&mut self, _queue: u16) {}
@@ -309,7 +387,13 @@ impl Wiring for Handle {
         if !device.has_doorbells {
             return None;
         }
-        let register = NonNull::from(device.doorbells.get_mut(usize::from(queue))?);
+        let is_control = device.control_queue() == Some(queue);
+        let register = match queue {
+            _ if is_control => &mut device.control_doorbell,
+            0 | 1 => &mut device.doorbells[usize::from(queue)],
+            _ => device.more_doorbells.get_mut(usize::from(queue) - 2)?,
+        };
+        let register = NonNull::from(register);
         // SAFETY: the word lives as long as the device, which the driver keeps.
         Some(unsafe { Doorbell::new(register, queue) })
     }

@@ -1,11 +1,14 @@
 //! virtio-net (virtio 1.2, 5.1), modern devices only.
 //!
-//! One receive and one transmit queue. Checksum offload both ways, no
-//! segmentation offload, and no control queue: without one the device passes
-//! every MAC address and VLAN, which is what a trunk needs.
+//! Pairs of one receive and one transmit queue, one for each processor that uses the
+//! device. Checksum offload both ways, no segmentation offload. A control queue only to
+//! use several pairs, and none of its filters: without them the device passes every MAC
+//! address and VLAN, which is what a trunk needs.
 
+mod control;
 mod header;
 mod net;
+mod pairs;
 pub mod pci;
 mod queue;
 mod ring;
@@ -13,9 +16,12 @@ mod ring;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
+mod pair_tests;
+#[cfg(test)]
 mod tests;
 
 pub use net::{VirtioNet, announced};
+pub use pairs::{Pair, Started, start};
 pub use queue::Doorbell;
 
 /// What a transport does beyond `virtio_drivers::transport::Transport`, which
@@ -46,6 +52,10 @@ bitflags::bitflags! {
         const MRG_RXBUF = 1 << 15;
         /// The device announces the state of its link.
         const STATUS = 1 << 16;
+        /// The device has a control queue.
+        const CTRL_VQ = 1 << 17;
+        /// The device may have several pairs of queues.
+        const MQ = 1 << 22;
         /// Both ends say at which index they want to be told.
         const EVENT_IDX = 1 << 29;
         /// Not a legacy device.
@@ -74,6 +84,10 @@ pub enum Error {
     Vector,
     /// No memory for its rings.
     Memory,
+    /// It does not want to use as many pairs of queues as it has.
+    Refused,
+    /// It does not answer a command in time.
+    Silent,
     /// Its list of PCI capabilities does not end.
     Capabilities,
     /// A structure that its capabilities announce is not in one of its BARs.
@@ -93,6 +107,8 @@ impl core::fmt::Display for Error {
             Error::Doorbell => "doorbell outside of the device's registers",
             Error::Vector => "interrupt vector refused",
             Error::Memory => "no memory for rings",
+            Error::Refused => "several pairs of queues refused",
+            Error::Silent => "no answer to a command",
             Error::Capabilities => "endless list of capabilities",
             Error::Registers => "registers outside of the device's BARs",
             Error::Transport => "incomplete virtio capabilities",

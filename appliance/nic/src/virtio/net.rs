@@ -1,17 +1,18 @@
 //! The driver proper.
 
-use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use virtio_drivers::transport::Transport;
 
 use super::header::{self, HEADER, Received};
-use super::queue::Queue;
+use super::pairs::{self, Pair};
+use super::queue::{IdleQueue, Queue};
 use super::ring::{self, Layout, Ring};
 use super::{Error, Features, Wiring};
 use crate::dma::DmaSource;
 use crate::pool::{Packet, Pool};
 use crate::{Burst, Nic, Statistics};
-
-const RECEIVE: u16 = 0;
-const TRANSMIT: u16 = 1;
 
 /// Most entries of a queue. Enough for several bursts; more only costs cache.
 const MAX_QUEUE: u16 = 256;
@@ -35,10 +36,24 @@ const CONFIG_MTU: usize = 10;
 
 const LINK_UP: u16 = 1;
 
-/// A virtio network device.
+/// Features that the driver knows, but for those of several pairs.
+pub(super) const FEATURES: Features = Features::CSUM
+    .union(Features::GUEST_CSUM)
+    .union(Features::MTU)
+    .union(Features::MAC)
+    .union(Features::MRG_RXBUF)
+    .union(Features::STATUS)
+    .union(Features::EVENT_IDX)
+    .union(Features::VERSION_1)
+    .union(Features::ACCESS_PLATFORM);
+
+/// A virtio network device, as far as it is one processor's: a pair of queues.
 #[derive(Debug)]
 pub struct VirtioNet<T: Transport> {
-    transport: T,
+    /// Of the first pair only.
+    transport: Option<T>,
+    /// Whether the link is up, as the first pair's user saw it last.
+    link: Arc<AtomicBool>,
     pool: &'static Pool,
     features: Features,
     mac: [u8; 6],
@@ -51,61 +66,38 @@ pub struct VirtioNet<T: Transport> {
 }
 
 impl<T: Transport> VirtioNet<T> {
-    const FEATURES: Features = Features::CSUM
-        .union(Features::GUEST_CSUM)
-        .union(Features::MTU)
-        .union(Features::MAC)
-        .union(Features::MRG_RXBUF)
-        .union(Features::STATUS)
-        .union(Features::EVENT_IDX)
-        .union(Features::VERSION_1)
-        .union(Features::ACCESS_PLATFORM);
-
-    /// Starts the device: it gets buffers of `pool` to receive into, rings in
+    /// Starts the device with one pair of queues: it gets buffers of `pool` to receive into, rings in
     /// memory of `memory`, and interrupts by entry `vector` of its table.
     pub fn new(
-        mut transport: T,
+        transport: T,
         wiring: &mut impl Wiring,
         memory: &mut impl DmaSource,
         pool: &'static Pool,
         vector: Option<u16>,
     ) -> Result<Self, Error> {
-        if transport.device_type() != DeviceType::Network {
-            return Err(Error::NotANic);
-        }
-        let features: Features = transport.begin_init(Self::FEATURES);
-        if !features.contains(Features::VERSION_1)
-            || !transport.get_status().contains(DeviceStatus::FEATURES_OK)
-        {
-            return Err(Error::Features);
-        }
-        let (mac, mtu) = read_config(&transport, features)?;
-        let events = features.contains(Features::EVENT_IDX);
-        let receive = start_queue(
-            &mut transport,
-            wiring,
-            memory,
-            pool,
-            RECEIVE,
-            vector,
-            events,
-        )?;
-        let transmit = start_queue(&mut transport, wiring, memory, pool, TRANSMIT, None, events)?;
-        transport.finish_init();
+        // With one pair, nothing has to be waited for.
+        let started = pairs::start(transport, wiring, memory, &[vector], &mut || false)?;
+        let mut pairs = started.pairs.into_iter();
+        Ok(pairs.next().ok_or(Error::Queue)?.attach(pool))
+    }
+
+    /// See [`Pair::attach`].
+    pub(super) fn attach(pair: Pair<T>, pool: &'static Pool) -> Self {
         let mut nic = VirtioNet {
-            transport,
+            transport: pair.transport,
+            link: pair.link,
             pool,
-            features,
-            mac,
-            mtu,
-            receive,
-            transmit,
+            features: pair.features,
+            mac: pair.mac,
+            mtu: pair.mtu,
+            receive: pair.receive.attach(pool),
+            transmit: pair.transmit.attach(pool),
             found: 0,
             statistics: Statistics::default(),
         };
         nic.refill();
         nic.notify();
-        Ok(nic)
+        nic
     }
 
     /// Features in use.
@@ -260,8 +252,13 @@ impl<T: Transport> Nic for VirtioNet<T> {
         if !self.features.contains(Features::STATUS) {
             return true;
         }
-        let status = self.transport.read_config_space::<u16>(CONFIG_STATUS);
-        status.is_ok_and(|status| status & LINK_UP != 0)
+        let Some(transport) = &self.transport else {
+            return self.link.load(Ordering::Relaxed);
+        };
+        let status = transport.read_config_space::<u16>(CONFIG_STATUS);
+        let is_up = status.is_ok_and(|status| status & LINK_UP != 0);
+        self.link.store(is_up, Ordering::Relaxed);
+        is_up
     }
 
     fn is_broken(&self) -> bool {
@@ -366,7 +363,7 @@ pub fn announced(transport: &mut impl Transport) -> Result<([u8; 6], Option<u16>
 }
 
 /// The MAC address, and the MTU if the device announces a possible one.
-fn read_config(
+pub(super) fn read_config(
     transport: &impl Transport,
     features: Features,
 ) -> Result<([u8; 6], Option<u16>), Error> {
@@ -393,15 +390,15 @@ fn read_config(
     Err(Error::Config)
 }
 
-fn start_queue(
+/// Sets up queue `number` of a device that is not started yet.
+pub(super) fn start_queue(
     transport: &mut impl Transport,
     wiring: &mut impl Wiring,
     memory: &mut impl DmaSource,
-    pool: &'static Pool,
     number: u16,
     vector: Option<u16>,
     event_idx: bool,
-) -> Result<Queue, Error> {
+) -> Result<IdleQueue, Error> {
     let most = transport.max_queue_size(number).min(u32::from(MAX_QUEUE));
     // The largest power of two up to what the device has; a split ring's is one
     // anyway.
@@ -422,5 +419,5 @@ fn start_queue(
     let doorbell = wiring.doorbell(number).ok_or(Error::Doorbell)?;
     let [descriptors, driver, device] = ring.device_addresses();
     transport.queue_set(number, u32::from(size), descriptors, driver, device);
-    Ok(Queue::new(ring, size, doorbell, pool))
+    Ok(IdleQueue::new(ring, size, doorbell))
 }

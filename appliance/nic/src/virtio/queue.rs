@@ -18,15 +18,48 @@ impl Doorbell {
     /// The doorbell of `queue`.
     ///
     /// # Safety
-    /// `register` can be written for ever, and writing the queue's number to it
-    /// does nothing but notify the device.
+    /// `register` can be written for ever, by any processor, and writing the queue's
+    /// number to it does nothing but notify the device.
     pub unsafe fn new(register: NonNull<u16>, queue: u16) -> Self {
         Doorbell { register, queue }
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         // SAFETY: the promise of `new`.
         unsafe { self.register.write_volatile(self.queue) };
+    }
+}
+
+// SAFETY: all that is done with the register is to write it, which any processor may,
+// by the promise of `new`.
+unsafe impl Send for Doorbell {}
+
+/// A queue that has been set up and has no packets yet, for the processor that will.
+#[derive(Debug)]
+pub(crate) struct IdleQueue {
+    ring: Ring,
+    size: u16,
+    doorbell: Doorbell,
+}
+
+impl IdleQueue {
+    /// A queue over a ring of `size` entries.
+    pub(crate) fn new(ring: Ring, size: u16, doorbell: Doorbell) -> IdleQueue {
+        IdleQueue {
+            ring,
+            size,
+            doorbell,
+        }
+    }
+
+    /// The queue, for packets of `pool`.
+    pub(crate) fn attach(self, pool: &'static Pool) -> Queue {
+        Queue {
+            ring: self.ring,
+            pool,
+            slots: alloc::vec![NONE; usize::from(self.size)],
+            doorbell: self.doorbell,
+        }
     }
 }
 
@@ -48,16 +81,6 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A queue over a ring of `size` entries, for packets of `pool`.
-    pub(crate) fn new(ring: Ring, size: u16, doorbell: Doorbell, pool: &'static Pool) -> Queue {
-        Queue {
-            ring,
-            pool,
-            slots: alloc::vec![NONE; usize::from(size)],
-            doorbell,
-        }
-    }
-
     /// Whether the device broke the ring. Such a queue gives and takes nothing.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {

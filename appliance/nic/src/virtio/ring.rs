@@ -13,20 +13,21 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 use crate::dma::DmaMemory;
 
 /// The device writes the buffer (`VIRTQ_DESC_F_WRITE`).
-const WRITE: u16 = 2;
+pub(super) const WRITE: u16 = 2;
 
 /// The driver needs no interrupt (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
-const NO_INTERRUPT: u16 = 1;
+pub(super) const NO_INTERRUPT: u16 = 1;
 
 /// The device needs no notification (`VIRTQ_USED_F_NO_NOTIFY`).
 const NO_NOTIFY: u16 = 1;
 
+/// A buffer, as the device is told of it.
 #[repr(C)]
-struct Descriptor {
-    address: u64,
-    length: u32,
-    flags: u16,
-    next: u16,
+pub(super) struct Descriptor {
+    pub(super) address: u64,
+    pub(super) length: u32,
+    pub(super) flags: u16,
+    pub(super) next: u16,
 }
 
 #[repr(C)]
