@@ -4,24 +4,28 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use alloc::alloc::{Layout, alloc_zeroed};
+use alloc::vec::Vec;
 use log::{info, warn};
 use nve_kernel::config::{NicSelector, PciAddress};
 use nve_kernel::memory::{PAGE, Region};
 use nve_nic::dma::DmaSource;
 use nve_nic::pci::{self, Message, MsixError, Registers};
 use nve_nic::virtio::pci::PciWiring;
-use nve_nic::virtio::{self, Features, VirtioNet};
+use nve_nic::virtio::{self, Features, Pair, VirtioNet};
 use nve_nic::{DmaMemory, Pool};
 use nve_protocol::Mac;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
-use crate::arch::paging;
 use crate::arch::pci::ConfigSpace;
+use crate::arch::{paging, time};
 
 /// Most NICs that are looked at.
 const MAX_NICS: usize = 16;
+
+/// Nanoseconds in which a NIC has to answer a command.
+const PATIENCE: u64 = 100_000_000;
 
 /// The NIC driver that the image has.
 pub type Device = VirtioNet<PciTransport>;
@@ -152,32 +156,56 @@ impl Devices {
         Ok(self.candidates.swap_remove(index))
     }
 
-    /// Starts a NIC with buffers of `pool`, interrupting by `message` if it can.
+    /// Starts a NIC with one pair of queues and buffers of `pool`, interrupting by
+    /// `message` if it can.
     pub fn start(
         &mut self,
         candidate: Candidate,
         pool: &'static Pool,
         message: Message,
     ) -> Result<Device, Error> {
+        let mut pairs = self.start_pairs(candidate, &[message])?.into_iter();
+        let pair = pairs.next().ok_or(Error::Device(virtio::Error::Queue))?;
+        Ok(pair.attach(pool))
+    }
+
+    /// Starts a NIC with a pair of queues for each of `messages`, or fewer, of which each
+    /// interrupts by its own if it can.
+    pub fn start_pairs(
+        &mut self,
+        candidate: Candidate,
+        messages: &[Message],
+    ) -> Result<Vec<Pair<PciTransport>>, Error> {
         let Candidate {
             at,
             transport,
             mut wiring,
             ..
         } = candidate;
-        let vector = match pci::enable_msix(&mut self.space, at, &mut Machine, message) {
-            Ok(()) => Some(0),
-            Err(MsixError::Missing) => {
-                warn!("nic: {} has no MSI-X: polled even when idle", address(at));
-                self.interrupts = false;
-                None
-            }
-            Err(MsixError::Table) => return Err(Error::Msix),
-        };
-        let nic = VirtioNet::new(transport, &mut wiring, &mut Machine, pool, vector)
+        let vectors: Vec<Option<u16>> =
+            match pci::enable_msix(&mut self.space, at, &mut Machine, messages) {
+                Ok(count) => (0..count).map(Some).collect(),
+                Err(MsixError::Missing) => {
+                    warn!("nic: {} has no MSI-X: polled even when idle", address(at));
+                    self.interrupts = false;
+                    messages.iter().map(|_| None).collect()
+                }
+                Err(MsixError::Table) => return Err(Error::Msix),
+            };
+        let end = time::since_boot().0 + PATIENCE;
+        let mut wait = || time::since_boot().0 < end;
+        let started = virtio::start(transport, &mut wiring, &mut Machine, &vectors, &mut wait)
             .map_err(Error::Device)?;
-        info!("nic: {} features {}", address(at), Names(nic.features()));
-        Ok(nic)
+        if let Some(why) = started.alone {
+            warn!("nic: {} has one pair of queues: {why}", address(at));
+        }
+        if let [first, more @ ..] = started.pairs.as_slice() {
+            info!("nic: {} features {}", address(at), Names(first.features()));
+            if !more.is_empty() {
+                info!("nic: {} pairs of queues {}", address(at), more.len() + 1);
+            }
+        }
+        Ok(started.pairs)
     }
 
     /// Whether all NICs that were started can interrupt.

@@ -39,7 +39,7 @@ pub trait Registers {
 pub enum MsixError {
     /// The function has no such capability.
     Missing,
-    /// Its table is not in one of its BARs.
+    /// Its table is not in one of its BARs, or would have no entry.
     Table,
 }
 
@@ -156,16 +156,19 @@ pub fn in_bar<C: Access>(
     Some(address + u64::from(offset))
 }
 
-/// Turns MSI-X on with entry 0 of the table sending `message`. All other entries
-/// stay masked, as they are after a reset.
+/// Turns MSI-X on with the first entries of the table sending `messages`, as far as it
+/// has entries, and returns how many that are. All others stay masked, as they are after
+/// a reset.
 pub fn enable_msix<C: Access>(
     access: &mut C,
     at: DeviceFunction,
     registers: &mut impl Registers,
-    message: Message,
-) -> Result<(), MsixError> {
+    messages: &[Message],
+) -> Result<u16, MsixError> {
     /// Bytes of a table entry.
     const ENTRY: u32 = 16;
+    /// The number of entries, less one, in the same half.
+    const LAST: u32 = 0x7ff;
     /// Message control, in the upper half of the capability's first word.
     const ENABLE: u32 = 1 << 31;
     const FUNCTION_MASK: u32 = 1 << 30;
@@ -179,27 +182,28 @@ pub fn enable_msix<C: Access>(
     let place = capability.checked_add(4).ok_or(MsixError::Table)?;
     let table = access.read_word(at, place);
     let (bar, offset) = ((table & 7) as u8, table & !7);
-    let address = in_bar(access, at, bar, offset, ENTRY).ok_or(MsixError::Table)?;
-    let entry = registers
-        .map(address, u64::from(ENTRY))
+    let control = access.read_word(at, *capability);
+    let count = messages.len().min((control >> 16 & LAST) as usize + 1);
+    let length = count as u32 * ENTRY;
+    let address = in_bar(access, at, bar, offset, length).ok_or(MsixError::Table)?;
+    let words = registers
+        .map(address, u64::from(length))
         .ok_or(MsixError::Table)?
         .cast::<u32>();
-    if !entry.is_aligned() {
+    if count == 0 || !words.is_aligned() {
         return Err(MsixError::Table);
     }
-    let words = [
-        message.address as u32,
-        (message.address >> 32) as u32,
-        message.data,
-        0, // not masked
-    ];
-    for (i, word) in words.into_iter().enumerate() {
-        // SAFETY: the entry's four words, mapped just now and aligned.
-        unsafe { entry.add(i).write_volatile(word) };
+    let entries = messages.iter().take(count).flat_map(|message| {
+        let unmasked = 0;
+        let [low, high] = [message.address as u32, (message.address >> 32) as u32];
+        [low, high, message.data, unmasked]
+    });
+    for (i, word) in entries.enumerate() {
+        // SAFETY: one of the entries' words, mapped just now and aligned.
+        unsafe { words.add(i).write_volatile(word) };
     }
-    let control = access.read_word(at, *capability) & !FUNCTION_MASK | ENABLE;
-    access.write_word(at, *capability, control);
-    Ok(())
+    access.write_word(at, *capability, control & !FUNCTION_MASK | ENABLE);
+    Ok(count as u16)
 }
 
 #[cfg(test)]

@@ -89,8 +89,8 @@ fn msix_function(table: u32) -> (FakeBus, FakeRegisters, DeviceFunction) {
 fn the_first_table_entry_gets_the_message() {
     let (mut bus, mut registers, place) = msix_function(0x0801);
     assert_eq!(
-        enable_msix(&mut bus, place, &mut registers, MESSAGE),
-        Ok(())
+        enable_msix(&mut bus, place, &mut registers, &[MESSAGE]),
+        Ok(1)
     );
     assert_eq!(registers.memory[0x100..0x102], [0xfee0_1000, 0x51]);
     assert_eq!(registers.memory[0xff], u64::MAX);
@@ -99,14 +99,47 @@ fn the_first_table_entry_gets_the_message() {
 }
 
 #[test]
+fn as_many_messages_are_sent_as_the_table_has_entries() {
+    let message = |data| Message {
+        address: 0x1_fee0_2000,
+        data,
+    };
+    let messages = [1, 2, 3, 4, 5].map(message);
+    // The table has three entries.
+    for (given, taken) in [(2, 2), (3, 3), (5, 3)] {
+        let (mut bus, mut registers, place) = msix_function(0x0801);
+        let result = enable_msix(&mut bus, place, &mut registers, &messages[..given]);
+        assert_eq!(result, Ok(taken as u16));
+        for entry in 0..taken {
+            let words = [0x1_fee0_2000, entry as u64 + 1];
+            let at = 0x100 + 2 * entry;
+            assert_eq!(registers.memory[at..at + 2], words);
+        }
+        assert_eq!(registers.memory[0x100 + 2 * taken], u64::MAX);
+    }
+    let (mut bus, mut registers, place) = msix_function(0x0801);
+    let result = enable_msix(&mut bus, place, &mut registers, &[]);
+    assert_eq!(result, Err(MsixError::Table));
+    // All of the entries have to be in the BAR.
+    for (given, result) in [(2, Ok(2)), (3, Err(MsixError::Table))] {
+        let (mut bus, mut registers, place) = msix_function(0x0fe1);
+        let messages = &messages[..given];
+        assert_eq!(
+            enable_msix(&mut bus, place, &mut registers, messages),
+            result
+        );
+    }
+}
+
+#[test]
 fn a_table_outside_of_its_bar_is_refused() {
     for table in [0x1001, 0x0ff9, 0xffff_fff9, 0x0802, 0x0806, 0x0807] {
         let (mut bus, mut registers, place) = msix_function(table);
-        let result = enable_msix(&mut bus, place, &mut registers, MESSAGE);
+        let result = enable_msix(&mut bus, place, &mut registers, &[MESSAGE]);
         assert_eq!(result, Err(MsixError::Table), "{table:#x}");
     }
     let (mut bus, mut registers, place) = msix_function(1);
     bus.set(place, &[(0x40, 0x0009)]);
-    let result = enable_msix(&mut bus, place, &mut registers, MESSAGE);
+    let result = enable_msix(&mut bus, place, &mut registers, &[MESSAGE]);
     assert_eq!(result, Err(MsixError::Missing));
 }
