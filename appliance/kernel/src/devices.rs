@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use log::{info, warn};
 use nve_kernel::config::{NicSelector, PciAddress};
 use nve_kernel::memory::{PAGE, Region};
+use nve_nic::DmaMemory;
 use nve_nic::dma::DmaSource;
 use nve_nic::pci::{self, Message, MsixError, Registers};
 use nve_nic::virtio::pci::PciWiring;
-use nve_nic::virtio::{self, Features, Pair, VirtioNet};
-use nve_nic::{DmaMemory, Pool};
+use nve_nic::virtio::{self, Features, Pair};
 use nve_protocol::Mac;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
@@ -26,9 +26,6 @@ const MAX_NICS: usize = 16;
 
 /// Nanoseconds in which a NIC has to answer a command.
 const PATIENCE: u64 = 100_000_000;
-
-/// The NIC driver that the image has.
-pub type Device = VirtioNet<PciTransport>;
 
 /// This machine as drivers see it: memory is at its physical address.
 pub struct Machine;
@@ -113,6 +110,8 @@ pub struct Candidate {
     pub mac: Mac,
     /// Longest IP packet in bytes, if it says.
     pub mtu: Option<u16>,
+    /// Pairs of queues that it has.
+    pub pairs: u16,
 }
 
 /// The NICs of the machine that have no role yet.
@@ -156,22 +155,9 @@ impl Devices {
         Ok(self.candidates.swap_remove(index))
     }
 
-    /// Starts a NIC with one pair of queues and buffers of `pool`, interrupting by
-    /// `message` if it can.
-    pub fn start(
-        &mut self,
-        candidate: Candidate,
-        pool: &'static Pool,
-        message: Message,
-    ) -> Result<Device, Error> {
-        let mut pairs = self.start_pairs(candidate, &[message])?.into_iter();
-        let pair = pairs.next().ok_or(Error::Device(virtio::Error::Queue))?;
-        Ok(pair.attach(pool))
-    }
-
     /// Starts a NIC with a pair of queues for each of `messages`, or fewer, of which each
     /// interrupts by its own if it can.
-    pub fn start_pairs(
+    pub fn start(
         &mut self,
         candidate: Candidate,
         messages: &[Message],
@@ -239,12 +225,14 @@ impl fmt::Display for Names {
 fn open(space: &ConfigSpace, at: DeviceFunction) -> Result<Candidate, virtio::Error> {
     let (mut transport, wiring) = virtio::pci::open::<Machine, _>(space, at, &mut Machine)?;
     let (mac, mtu) = virtio::announced(&mut transport)?;
+    let pairs = virtio::announced_pairs(&mut transport);
     Ok(Candidate {
         at,
         transport,
         wiring,
         mac: Mac(mac),
         mtu,
+        pairs,
     })
 }
 

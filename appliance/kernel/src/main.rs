@@ -2,8 +2,7 @@
 //!
 //! Boots by PVH, reads its configuration from a boot module, brings up memory,
 //! interrupts and NICs, and then polls: see `appliance/kernel` in
-//! docs/architecture.md. The first processor does all of it; others are started, and
-//! halt. Interrupts are open only while a processor halts.
+//! docs/architecture.md. The first processor does all but the last by itself. Interrupts are open only while a processor halts.
 #![no_std]
 #![no_main]
 
@@ -17,6 +16,7 @@ mod faults;
 mod heap;
 mod report;
 mod run;
+mod stations;
 
 use core::fmt::Display;
 
@@ -24,10 +24,10 @@ use arch::apic::Apic;
 use arch::cpu::{self, Entropy};
 use arch::pci::{self, ConfigSpace};
 use arch::power::{self, Exit};
-use arch::processors::{Processor, Processors};
+use arch::processors::Processors;
 use arch::{console, segments, time, traps};
 use boot::BootInfo;
-use log::{debug, error, info};
+use log::{error, info};
 
 /// Called by boot.s with the address of the start information and the time-stamp
 /// counter at entry.
@@ -68,8 +68,9 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
     let (space, mut apic) = (ConfigSpace::new(ecam), Apic::new());
     let (mode, timer) = apic.describe();
     info!("pci: {}, apic: {mode}, timer: {timer}", space.describe());
+    let mut others = heapless::Vec::new();
     if processors.count() > 1 {
-        let others = processors.start_others(&mut apic, idle);
+        others = processors.start_others(&mut apic, stations::work);
         info!(
             "processors: {}, {} started",
             processors.count(),
@@ -78,18 +79,7 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
         #[cfg(feature = "fault-injection")]
         faults::inject_elsewhere(&config.name, &mut apic, &others);
     }
-    run::run(&config, space, apic, entropy)
-}
-
-/// What the other processors do: nothing.
-fn idle(mut processor: Processor) -> ! {
-    let Processor { index, apic } = &mut processor;
-    debug!("processor {}: APIC {}", index.0, apic.id().0);
-    loop {
-        apic.sleep();
-        #[cfg(feature = "fault-injection")]
-        faults::obey();
-    }
+    run::run(&config, space, apic, entropy, &others)
 }
 
 /// Prints one line and powers off with a status that tells why.

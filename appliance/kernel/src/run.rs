@@ -1,22 +1,31 @@
-//! From the configuration to a running node, and its loop for ever.
+//! From the configuration to a running node on all processors, and their loops for ever.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use log::{error, info};
 use nve_agent::NoEntropy;
-use nve_datapath::{Datapath, HEADROOM, Nanos, Tables};
+use nve_datapath::meter::SharedMeters;
+use nve_datapath::steering::Steering;
+use nve_datapath::{Datapath, HEADROOM, Nanos, Role, Tables};
+use nve_kernel::acpi::ApicId;
 use nve_kernel::config::{Config, NicSelector};
-use nve_kernel::node::{Looped, Node, Parts, Platform, Turn};
+use nve_kernel::node::{Addresses, Links, Looped, Node, Parts, Platform, Team, Turn};
 use nve_kernel::setup::{self, Buffers};
 use nve_nic::dma::DmaSource;
-use nve_nic::{Nic, Pool};
+use nve_nic::virtio::Pair;
+use nve_nic::{IdlePool, Nic, Pool};
 use nve_protocol::Mac;
+use virtio_drivers::transport::pci::PciTransport;
 
-use crate::arch::apic::Apic;
+use crate::arch::apic::{self, Apic};
 use crate::arch::cpu::Entropy;
 use crate::arch::pci::ConfigSpace;
 use crate::arch::power::{self, Exit};
 use crate::arch::time;
 use crate::arch::traps::DEVICE_VECTOR;
-use crate::devices::{Candidate, Device, Devices, Machine};
+use crate::devices::{Candidate, Devices, Machine};
+use crate::stations::{self, Station};
 use crate::{give_up, heap};
 
 /// How long the loop polls without finding anything before it halts.
@@ -25,27 +34,74 @@ const SPIN: u64 = 50_000;
 /// Longest halt when NICs cannot interrupt.
 const NAP: u64 = 100_000;
 
-/// Starts both NICs and runs the node.
-pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy) -> ! {
-    let mut devices = Devices::find(space);
-    let trunk = take(&mut devices, "trunk", config.trunk);
-    let uplink = take(&mut devices, "uplink", config.uplink.nic);
-    let trunk_mtu = trunk.mtu.unwrap_or(setup::TRUNK_MTU);
-    let uplink_mtu = uplink_mtu(config, &uplink);
-    let pool = make_pool(trunk_mtu.max(uplink_mtu));
-    let start = |devices: &mut Devices, name, candidate, vector| {
-        devices
-            .start(candidate, pool, apic.message(vector))
-            .unwrap_or_else(|why| give_up(Exit::Nic, format_args!("nic: {name}: {why}")))
+/// A pair of queues of a NIC.
+type Queues = Pair<PciTransport>;
+
+/// Both NICs, started, with a pair of queues for each processor that the node has.
+struct Nics {
+    trunk: Vec<Queues>,
+    uplink: Vec<Queues>,
+    trunk_mtu: u16,
+    uplink_mtu: u16,
+    /// Whether they can interrupt.
+    interrupts: bool,
+}
+
+/// Starts both NICs and runs the node, on this processor and on as many of `others` as
+/// there are queues and memory for.
+pub fn run(
+    config: &Config,
+    space: ConfigSpace,
+    mut apic: Apic,
+    entropy: Entropy,
+    others: &[ApicId],
+) -> ! {
+    let processors: Vec<ApicId> = [apic.id()].iter().chain(others).copied().collect();
+    let nics = start_nics(config, space, &processors);
+    let count = nics.trunk.len();
+    if count < processors.len() {
+        info!("processors: {count} used, for want of queues or memory");
+    }
+    stations::have(&processors);
+    let mut pools = make_pools(nics.trunk_mtu.max(nics.uplink_mtu), count).into_iter();
+    let mut next_pool = || {
+        let pool = pools.next();
+        pool.unwrap_or_else(|| give_up(Exit::Memory, "memory: not enough for packet buffers"))
     };
-    let trunk = start(&mut devices, "trunk", trunk, DEVICE_VECTOR);
-    let uplink = start(&mut devices, "uplink", uplink, DEVICE_VECTOR + 1);
-    let addresses = setup::addresses(config, Mac(uplink.mac()), uplink_mtu, seed(entropy));
-    let heap = heap::usage().1;
-    let datapath = Datapath::new(
-        setup::datapath(&addresses, trunk_mtu, trunk.completes_checksums(), heap),
-        Tables::new(setup::capacity(heap)),
-    );
+    let (mut trunks, mut uplinks) = (nics.trunk.into_iter(), nics.uplink.into_iter());
+    let mut next_queues = || {
+        let pairs = trunks.next().zip(uplinks.next());
+        pairs.unwrap_or_else(|| give_up(Exit::Nic, "nic: no queues"))
+    };
+    let ((trunk, uplink), pool) = (next_queues(), next_pool().open());
+    let (trunk, uplink) = (trunk.attach(pool), uplink.attach(pool));
+    let mac = Mac(uplink.mac());
+    let addresses = setup::addresses(config, mac, nics.uplink_mtu, seed(entropy));
+    let datapaths = Datapaths {
+        addresses: &addresses,
+        trunk_mtu: nics.trunk_mtu,
+        trunk_checksum: trunk.completes_checksums(),
+        heap: heap::usage().1 / count as u64,
+        meters: (count > 1).then(shared_meters),
+    };
+    let team = Team::new(count, stations::wake);
+    let mut links = Links::all(&team, Steering::new(count, !addresses.seed)).into_iter();
+    let first_links = links.next().filter(|_| count > 1);
+    let datapath = datapaths.make(match count {
+        1 => Role::Only,
+        _ => Role::First,
+    });
+    for links in links {
+        let (trunk, uplink) = next_queues();
+        stations::take(Station {
+            trunk,
+            uplink,
+            pool: next_pool(),
+            datapath: datapaths.make(Role::Other),
+            links,
+            interrupts: nics.interrupts,
+        });
+    }
     let boot_us = time::since_boot().0 / 1000;
     let mut node = Node::new(Parts {
         trunk,
@@ -60,12 +116,12 @@ pub fn run(config: &Config, space: ConfigSpace, mut apic: Apic, entropy: Entropy
             clock: time::since_boot,
             heap: heap::usage,
         },
-        links: None,
+        links: first_links,
     });
     info!("ready: {boot_us} us from entry to poll loop");
     #[cfg(feature = "fault-injection")]
     crate::faults::inject(&config.name);
-    poll_for_ever(&mut node, &mut apic, devices.interrupt())
+    poll_for_ever(&mut node, &mut apic, nics.interrupts)
 }
 
 /// The processor's random numbers for the control session.
@@ -77,21 +133,49 @@ impl nve_agent::Entropy for Source {
     }
 }
 
-fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic, interrupts: bool) -> ! {
+/// Datapaths of one NVE.
+struct Datapaths<'a> {
+    addresses: &'a Addresses,
+    trunk_mtu: u16,
+    trunk_checksum: bool,
+    /// Bytes of memory for each.
+    heap: u64,
+    meters: Option<Arc<SharedMeters>>,
+}
+
+impl Datapaths<'_> {
+    fn make(&self, role: Role) -> Datapath {
+        let (mtu, checksum) = (self.trunk_mtu, self.trunk_checksum);
+        let config = setup::datapath(self.addresses, mtu, checksum, self.heap);
+        let mut datapath = Datapath::new(config, Tables::new(setup::capacity(self.heap)));
+        if let Some(meters) = &self.meters {
+            datapath.share(role, meters.clone());
+        }
+        datapath
+    }
+}
+
+fn shared_meters() -> Arc<SharedMeters> {
+    let meters = SharedMeters::new();
+    Arc::new(meters.unwrap_or_else(|| give_up(Exit::Memory, "memory: not enough for meters")))
+}
+
+/// A processor's loop. `interrupts` says whether NICs can end a halt.
+pub fn poll_for_ever(looped: &mut impl Looped, apic: &mut Apic, interrupts: bool) -> ! {
     let mut last_busy = time::since_boot();
     loop {
         let now = time::since_boot();
-        match node.poll(now) {
+        match looped.poll(now) {
             Turn::Busy => last_busy = now,
             Turn::Idle if now.0.saturating_sub(last_busy.0) < SPIN => core::hint::spin_loop(),
             Turn::Idle if !interrupts => {
-                apic.wait(node.deadline().min(Nanos(now.0 + NAP)));
+                apic.wait(looped.deadline().min(Nanos(now.0 + NAP)));
             }
             Turn::Idle => {
-                if !node.arm_interrupts() {
-                    apic.wait(node.deadline());
+                if !looped.arm_interrupts() {
+                    apic.wait(looped.deadline());
                 }
-                node.disarm_interrupts();
+                looped.disarm_interrupts();
                 last_busy = time::since_boot();
             }
             Turn::Broken(side) => {
@@ -103,6 +187,39 @@ fn poll_for_ever(node: &mut Node<Device, Source>, apic: &mut Apic, interrupts: b
                 power::reset();
             }
         }
+    }
+}
+
+/// Starts both NICs with as many pairs of queues as there are processors to use.
+fn start_nics(config: &Config, space: ConfigSpace, processors: &[ApicId]) -> Nics {
+    let mut devices = Devices::find(space);
+    let trunk = take(&mut devices, "trunk", config.trunk);
+    let uplink = take(&mut devices, "uplink", config.uplink.nic);
+    let trunk_mtu = trunk.mtu.unwrap_or(setup::TRUNK_MTU);
+    let uplink_mtu = uplink_mtu(config, &uplink);
+    let pairs = [trunk.pairs, uplink.pairs].map(usize::from);
+    let count = setup::processors(processors.len(), pairs, heap::usage().1);
+    let mut start = |name, candidate, vector, count| {
+        let processors = processors.iter().take(count);
+        let messages: Vec<_> = processors.map(|id| apic::message(*id, vector)).collect();
+        devices
+            .start(candidate, &messages)
+            .unwrap_or_else(|why| give_up(Exit::Nic, format_args!("nic: {name}: {why}")))
+    };
+    let trunk = start("trunk", trunk, DEVICE_VECTOR, count);
+    let uplink = start("uplink", uplink, DEVICE_VECTOR + 1, trunk.len());
+    if uplink.len() < trunk.len() {
+        give_up(
+            Exit::Nic,
+            "nic: uplink: not as many pairs of queues as it says; give the trunk one pair",
+        );
+    }
+    Nics {
+        trunk,
+        uplink,
+        trunk_mtu,
+        uplink_mtu,
+        interrupts: devices.interrupt(),
     }
 }
 
@@ -122,12 +239,12 @@ fn uplink_mtu(config: &Config, uplink: &Candidate) -> u16 {
     })
 }
 
-/// Buffers for frames of `mtu`.
-fn make_pool(mtu: u16) -> &'static Pool {
-    let buffers = Buffers::within(heap::usage().1, mtu);
+/// Buffers for frames of `mtu`, a pool for each processor.
+fn make_pools(mtu: u16, processors: usize) -> Vec<IdlePool> {
+    let buffers = Buffers::within(heap::usage().1 / processors as u64, mtu);
     Machine
-        .allocate(buffers.bytes())
-        .and_then(|memory| Pool::new(memory, HEADROOM, buffers.room))
+        .allocate(buffers.bytes() * processors)
+        .and_then(|memory| Pool::several(memory, HEADROOM, buffers.room, processors))
         .unwrap_or_else(|| give_up(Exit::Memory, "memory: not enough for packet buffers"))
 }
 

@@ -18,7 +18,7 @@ pub mod virtio;
 
 pub use checksum::PartialChecksum;
 pub use dma::DmaMemory;
-pub use pool::{Loose, Packet, Pool};
+pub use pool::{IdlePool, Loose, Packet, Pool};
 
 /// Most frames that a driver hands over at once.
 pub const BURST: usize = 32;

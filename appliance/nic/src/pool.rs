@@ -52,7 +52,9 @@ impl Pool {
     /// in front of it and may have `room` bytes. `None` if that is more than 64 KiB
     /// or not one buffer fits.
     pub fn new(memory: DmaMemory, headroom: usize, room: usize) -> Option<&'static Pool> {
-        Pool::several(memory, headroom, room, 1)?.pop()
+        Pool::several(memory, headroom, room, 1)?
+            .pop()
+            .map(IdlePool::open)
     }
 
     /// The same for so many processors: a pool for each, with as many buffers as the
@@ -62,7 +64,7 @@ impl Pool {
         headroom: usize,
         room: usize,
         processors: usize,
-    ) -> Option<Vec<&'static Pool>> {
+    ) -> Option<Vec<IdlePool>> {
         let stride = stride(headroom, room);
         let space = u16::try_from(stride - DRIVER_SPACE).ok()?;
         let headroom = u16::try_from(headroom).ok()?;
@@ -77,14 +79,14 @@ impl Pool {
             let mut free = Vec::with_capacity(total as usize);
             // Low addresses are taken first.
             free.extend((first..first + each).rev());
-            &*Box::leak(Box::new(Pool {
+            IdlePool(Box::leak(Box::new(Pool {
                 base: memory.base(),
                 device: memory.device(),
                 stride,
                 headroom,
                 space,
                 free: UnsafeCell::new(free),
-            }))
+            })))
         };
         Some((0..processors).map(pool).collect())
     }
@@ -187,6 +189,21 @@ impl Pool {
 
 const fn stride(headroom: usize, room: usize) -> usize {
     (DRIVER_SPACE + headroom + room).next_multiple_of(ALIGN)
+}
+
+/// A pool that nobody uses yet, on its way to the processor that will.
+#[derive(Debug)]
+pub struct IdlePool(&'static Pool);
+
+// SAFETY: nobody else has a reference to the pool, and nobody can use it before
+// `open`, so it is the processor's that has this.
+unsafe impl Send for IdlePool {}
+
+impl IdlePool {
+    /// The pool, for the processor that this is called on, for ever.
+    pub fn open(self) -> &'static Pool {
+        self.0
+    }
 }
 
 /// A packet on its way from one processor's pool to another's. It has to come in
@@ -439,6 +456,7 @@ mod tests {
     fn a_packet_moves_to_another_pool_of_the_same_memory() {
         let memory = || leak_memory(Pool::bytes(8, 128, 2000));
         let pools = Pool::several(memory(), 128, 2000, 3).unwrap();
+        let pools: Vec<&Pool> = pools.into_iter().map(IdlePool::open).collect();
         let available = |pools: &[&Pool]| pools.iter().map(|it| it.available()).collect::<Vec<_>>();
         assert_eq!(available(&pools), [2, 2, 2]);
         let mut packets: Vec<Packet> = std::iter::from_fn(|| pools[0].take()).collect();

@@ -143,11 +143,6 @@ impl Apic {
         }
     }
 
-    /// A message that interrupts this processor with `vector`.
-    pub fn message(&self, vector: u8) -> Message {
-        message(self.id(), vector)
-    }
-
     /// Has [`Apic::wait`] of another processor return, or its next call if it is not in
     /// one. It then sees what was written here before.
     pub fn wake(&mut self, processor: ApicId) {
@@ -275,6 +270,16 @@ impl Apic {
             Mode::X2Apic => unsafe { Msr::new(0x800 + (register >> 4)).write(u64::from(value)) },
         }
     }
+}
+
+/// [`Apic::wake`] from anywhere, once the processor's APIC is on.
+pub fn wake(processor: ApicId) {
+    let mode = match traps::EOI_REGISTER.load(Ordering::Relaxed) {
+        0 => Mode::X2Apic,
+        register => Mode::XApic(register - u64::from(EOI)),
+    };
+    let timer = Timer::Deadline;
+    Apic { mode, timer }.wake(processor);
 }
 
 /// A message that interrupts a processor with `vector` (Intel SDM 3A, 12.11).

@@ -13,7 +13,7 @@ use nve_datapath::steering::Steering;
 use nve_datapath::{
     Config, Datapath, DropReason, HEADROOM, Nanos, Role, Side, Tables, Uplink, connections,
 };
-use nve_nic::{Burst, DmaMemory, Nic, Packet, Pool, Statistics};
+use nve_nic::{Burst, DmaMemory, IdlePool, Nic, Packet, Pool, Statistics};
 use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
 
 use super::{Addresses, Follower, Links, Looped, Node, Parts, Platform, Ports, Team, Turn};
@@ -241,6 +241,7 @@ impl Bench {
     pub(super) fn with_processors(count: usize) -> Bench {
         let memory = DmaMemory::from_heap(Pool::bytes(128 * count, HEADROOM, 1700)).unwrap();
         let pools = Pool::several(memory, HEADROOM, 1700, count).unwrap();
+        let pools: Vec<&Pool> = pools.into_iter().map(IdlePool::open).collect();
         let team = Team::new(count, |number| {
             WOKEN.with_borrow_mut(|woken| woken.push(number));
         });

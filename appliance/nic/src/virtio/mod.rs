@@ -21,7 +21,7 @@ mod pair_tests;
 mod tests;
 
 pub use net::{VirtioNet, announced};
-pub use pairs::{Pair, Started, start};
+pub use pairs::{Pair, Started, announced_pairs, start};
 pub use queue::Doorbell;
 
 /// What a transport does beyond `virtio_drivers::transport::Transport`, which

@@ -86,7 +86,7 @@ pub fn start<T: Transport>(
     }
     let most = match vectors {
         [] | [_] => 1,
-        _ => most_pairs(&mut transport),
+        _ => announced_pairs(&mut transport),
     };
     let several = vectors.get(..vectors.len().min(most.into()));
     let mut alone = None;
@@ -103,8 +103,8 @@ pub fn start<T: Transport>(
     Ok(device.with(transport, alone))
 }
 
-/// How many pairs a device has, as far as they can be used.
-fn most_pairs(transport: &mut impl Transport) -> u16 {
+/// How many pairs a device has that was not started, as far as they can be used.
+pub fn announced_pairs(transport: &mut impl Transport) -> u16 {
     let offered = Features::from_bits_truncate(transport.read_device_features());
     if !offered.contains(SEVERAL) {
         return 1;
