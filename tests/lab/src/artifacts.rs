@@ -7,11 +7,16 @@ use anyhow::{Context, Result, ensure};
 /// Overrides the path of the image.
 const IMAGE: &str = "SLUICE_IMAGE";
 
+/// How many processors each appliance has, if not one.
+const PROCESSORS: &str = "SLUICE_PROCESSORS";
+
 /// Paths of what was built, all of them there.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     /// The appliance's image.
     pub image: PathBuf,
+    /// How many processors it runs on.
+    pub processors: u8,
     /// The daemon.
     pub shim: PathBuf,
     /// The operator's program.
@@ -32,6 +37,10 @@ impl Artifacts {
         let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let image = std::env::var_os(IMAGE).map(PathBuf::from);
         Ok(Artifacts {
+            processors: match std::env::var(PROCESSORS) {
+                Ok(count) => count.parse().context(PROCESSORS)?,
+                Err(_) => 1,
+            },
             image: built(image.unwrap_or_else(|| target.join("image/nve.elf")))?,
             shim: built(profile.join("shim"))?,
             nvectl: built(profile.join("nvectl"))?,

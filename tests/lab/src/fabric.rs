@@ -74,17 +74,19 @@ impl Fabric {
         &self.netns
     }
 
-    /// Makes the bridge and the taps of hypervisor `letter`.
-    pub fn add_hypervisor(&self, letter: char) -> Result<Ports> {
+    /// Makes the bridge and the taps of hypervisor `letter`, with a queue for each of its
+    /// NVE's processors.
+    pub fn add_hypervisor(&self, letter: char, processors: u8) -> Result<Ports> {
         let ports = Ports {
             bridge: format!("hv-{letter}"),
             trunk: format!("tr-{letter}"),
             uplink: format!("up-{letter}"),
         };
         self.ovs.add_bridge(&ports.bridge)?;
+        let queues = if processors > 1 { "multi_queue" } else { "" };
         for tap in [&ports.trunk, &ports.uplink] {
             self.netns
-                .ip(&format!("tuntap add dev {tap} mode tap vnet_hdr"))?;
+                .ip(&format!("tuntap add dev {tap} mode tap vnet_hdr {queues}"))?;
             // The host itself must not speak on the NVE's cables.
             self.disable_ipv6(tap)?;
         }

@@ -39,14 +39,15 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes two hypervisors without guests, with logs in `dir`.
-    pub fn two_hypervisors(dir: &Path, underlay: Underlay) -> Result<Lab> {
+    /// Makes two hypervisors without guests, with logs in `dir`, for appliances with so
+    /// many processors.
+    pub fn two_hypervisors(dir: &Path, underlay: Underlay, processors: u8) -> Result<Lab> {
         fs::create_dir_all(dir)?;
         let fabric = Fabric::start(dir)?;
         let hypervisors = [('a', 11), ('b', 12)]
             .into_iter()
             .map(|(letter, number)| {
-                let ports = fabric.add_hypervisor(letter)?;
+                let ports = fabric.add_hypervisor(letter, processors)?;
                 Ok(Hypervisor {
                     name: ports.bridge.clone(),
                     uuid: Uuid::new_v4(),

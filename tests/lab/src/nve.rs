@@ -114,11 +114,11 @@ impl Identity {
 }
 
 impl Nve {
-    /// Boots `image` as `identity` on the hypervisor with `ports`.
+    /// Boots `image`, on so many processors, as `identity` on the hypervisor with `ports`.
     pub fn boot(
         identity: Identity,
         shim_public_key: &str,
-        image: &Path,
+        (image, processors): (&Path, u8),
         ports: &Ports,
         netns: &Netns,
         dir: &Path,
@@ -136,7 +136,8 @@ impl Nve {
             accelerator: Accelerator::choose(image, dir)?.0,
             image: image.to_owned(),
             config,
-            memory: MEMORY,
+            memory: MEMORY * u32::from(processors),
+            processors,
             nics: vec![
                 nic(&ports.trunk, 1, TRUNK_MTU),
                 nic(&ports.uplink, 2, UNDERLAY_MTU),

@@ -75,7 +75,7 @@ impl Accelerator {
 /// complains and powers off.
 fn kvm_boots(image: &Path, dir: &Path) -> Result<bool> {
     let console = dir.join("kvm-probe.console");
-    let mut qemu = base_command(Accelerator::Kvm, image, 64, &console);
+    let mut qemu = base_command(Accelerator::Kvm, image, (64, 1), &console);
     let log = dir.join("kvm-probe.log");
     let mut probe = Daemon::spawn("kvm probe", &Netns::current()?, &mut qemu, &log)?;
     let start = Instant::now();
@@ -104,6 +104,8 @@ pub struct Profile {
     pub config: PathBuf,
     /// Memory, in MiB.
     pub memory: u32,
+    /// How many processors it has, and pairs of queues each NIC.
+    pub processors: u8,
     /// The NICs, in the order of their PCI slots.
     pub nics: Vec<Nic>,
 }
@@ -119,13 +121,19 @@ pub struct Nic {
     pub mtu: u16,
 }
 
-fn base_command(accelerator: Accelerator, image: &Path, memory: u32, console: &Path) -> Command {
+fn base_command(
+    accelerator: Accelerator,
+    image: &Path,
+    (memory, processors): (u32, u8),
+    console: &Path,
+) -> Command {
+    let processors = format!("{processors},maxcpus={}", processors.max(2));
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none"])
         // With one processor at most, QEMU 7.2 translates no memory barriers, though
         // its devices run in another thread: it loses notifications.
-        .args(["-machine", "q35", "-smp", "1,maxcpus=2"])
+        .args(["-machine", "q35", "-smp", &processors])
         .args(["-m", &format!("{memory}M")])
         .args(["-accel", accelerator.name(), "-cpu", accelerator.cpu()])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
@@ -142,7 +150,16 @@ fn base_command(accelerator: Accelerator, image: &Path, memory: u32, console: &P
 
 impl Profile {
     fn command(&self, console: &Path) -> Command {
-        let mut qemu = base_command(self.accelerator, &self.image, self.memory, console);
+        let size = (self.memory, self.processors);
+        let mut qemu = base_command(self.accelerator, &self.image, size, console);
+        let (tap_queues, nic_queues) = match self.processors {
+            1 => (String::new(), String::new()),
+            // An interrupt for each queue, one for the control queue, one for the rest.
+            count => (
+                format!(",queues={count}"),
+                format!(",mq=on,vectors={}", 2 * count + 2),
+            ),
+        };
         qemu.args(["-name", &self.name])
             .arg("-initrd")
             .arg(&self.config);
@@ -150,12 +167,12 @@ impl Profile {
             let Nic { tap, mac, mtu } = nic;
             qemu.arg("-netdev")
                 .arg(format!(
-                    "tap,id=n{slot},ifname={tap},script=no,downscript=no"
+                    "tap,id=n{slot},ifname={tap},script=no,downscript=no{tap_queues}"
                 ))
                 .arg("-device")
                 .arg(format!(
                     "virtio-net-pci,netdev=n{slot},mac={mac},host_mtu={mtu},\
-                     disable-legacy=on,romfile="
+                     disable-legacy=on,romfile={nic_queues}"
                 ));
         }
         qemu

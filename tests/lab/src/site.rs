@@ -83,7 +83,7 @@ impl Site {
 
     /// [`start`](Self::start) with VTEPs of that version of IP.
     pub fn start_over(underlay: Underlay, dir: &Path, artifacts: &Artifacts) -> Result<Site> {
-        let lab = Lab::two_hypervisors(dir, underlay)?;
+        let lab = Lab::two_hypervisors(dir, underlay, artifacts.processors)?;
         let control = Control::start(&lab, artifacts)?;
         let mut site = Site {
             guests: Vec::new(),
@@ -122,7 +122,8 @@ impl Site {
                 "public_key": identity.keys.public,
             });
             self.control.api.post("/v1/nves", &registration)?;
-            let (image, ports) = (&artifacts.image, &hypervisor.ports);
+            let image = (artifacts.image.as_path(), artifacts.processors);
+            let ports = &hypervisor.ports;
             let nve = Nve::boot(identity, &key, image, ports, &netns, &dir)?;
             hypervisor.nve = Some(nve);
         }

@@ -12,7 +12,7 @@ use crate::vm::{Interface, Setting, Vm};
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
-    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4)?;
+    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4, 1)?;
     let mut vms = Vec::new();
     // Bridge and tag of each: only the first two share both.
     for (bridge, tag) in [("hv-a", 101), ("hv-a", 101), ("hv-a", 102), ("hv-b", 101)] {

@@ -11,6 +11,7 @@ mod mtu;
 mod openstack;
 mod openstack_traffic;
 mod operate;
+mod processors;
 mod reboot;
 mod refusals;
 mod routing;
@@ -73,6 +74,12 @@ const CASES: &[Case] = &[
         shows: "VMs of a network reach each other on one NVE and across; networks stay apart",
         alone: false,
         run: connectivity::run,
+    },
+    Case {
+        name: "processors",
+        shows: "appliances with four processors share the work and forward as with one",
+        alone: false,
+        run: processors::run,
     },
     Case {
         name: "wire",

@@ -11,7 +11,7 @@ use crate::lab::Lab;
 
 /// See [`super::CASES`].
 pub(super) fn run(context: &Context) -> Result<()> {
-    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4)?;
+    let lab = Lab::two_hypervisors(&context.dir, Underlay::Ipv4, 1)?;
     let control = Control::start(&lab, &context.artifacts)?;
     let mut script = Command::new(&context.artifacts.python);
     script

@@ -86,7 +86,11 @@ fn refuse_appliance(context: &Context, site: &mut Site, wrong: Wrong) -> Result<
     };
     let before = site.control.shim_log()?.matches(reason).count();
     let (netns, dir) = (site.lab.fabric.netns(), &site.lab.dir);
-    let (image, ports) = (&context.artifacts.image, &hypervisor.ports);
+    let image = (
+        context.artifacts.image.as_path(),
+        context.artifacts.processors,
+    );
+    let ports = &hypervisor.ports;
     let stranger = Nve::boot(identity, &shim_key, image, ports, netns, dir)?;
     wait::until_true("the NVE to be refused twice", PATIENCE, || {
         Ok(site.control.shim_log()?.matches(reason).count() >= before + 2)
