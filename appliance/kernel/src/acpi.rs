@@ -235,14 +235,14 @@ mod tests {
     }
 
     fn local_apic(id: u8, flags: u32) -> Vec<u8> {
-        let mut structure = vec![0, 8, id, id];
+        let mut structure = vec![0, 8, !id, id];
         structure.extend(flags.to_le_bytes());
         structure
     }
 
     fn local_x2apic(id: u32, flags: u32) -> Vec<u8> {
         let mut structure = vec![9, 16, 0, 0];
-        for word in [id, flags, id] {
+        for word in [id, flags, !id] {
             structure.extend(word.to_le_bytes());
         }
         structure
@@ -281,6 +281,9 @@ mod tests {
             local_x2apic(255, 1),
             local_x2apic(256, 1),
             local_x2apic(7, 0),
+            // To be plugged in.
+            local_x2apic(9, 2),
+            local_apic(10, 2),
             local_x2apic(8, 3),
             local_apic(255, 1),
         ];
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn the_list_ends_where_a_length_is_impossible() {
         let good = local_apic(1, 1);
-        for broken in [&[0, 0][..], &[0, 1], &[0, 200]] {
+        for broken in [&[0, 0][..], &[0, 1], &[0, 1, 2], &[0, 200]] {
             let list = [&good, broken, &local_apic(5, 1)[..]].concat();
             assert_eq!(listed(&list), [1], "{broken:?}");
         }

@@ -210,8 +210,9 @@ impl Handle {
         self.set(swap);
     }
 
-    /// Takes a command from the control queue, if there is one, and answers it.
-    pub(crate) fn answer(&self, answer: u8) -> Option<[u8; 4]> {
+    /// Takes a command from the control queue, if there is one, and gives it back, with
+    /// an answer if there is one.
+    pub(crate) fn answer(&self, answer: Option<u8>) -> Option<[u8; 4]> {
         let device = &mut *self.0.borrow_mut();
         assert!(device.status.contains(DeviceStatus::DRIVER_OK));
         let ring = device.control.as_mut()?;
@@ -221,10 +222,11 @@ impl Handle {
         let (place, length, flags) = ring.descriptor(ring.next(slot));
         assert_eq!((length, flags), (1, 2));
         // SAFETY: the driver offered this memory.
-        let command = unsafe {
-            (place as *mut u8).write_volatile(answer);
-            (address as *const [u8; 4]).read_unaligned()
-        };
+        let command = unsafe { (address as *const [u8; 4]).read_unaligned() };
+        if let Some(answer) = answer {
+            // SAFETY: as above.
+            unsafe { (place as *mut u8).write_volatile(answer) };
+        }
         ring.give(u32::from(slot), 1);
         Some(command)
     }
@@ -325,6 +327,7 @@ impl Transport for Handle {
 
     fn queue_set(&mut self, queue: u16, size: u32, d: PhysAddr, a: PhysAddr, u: PhysAddr) {
         let mut device = self.0.borrow_mut();
+        assert!(!device.status.contains(DeviceStatus::DRIVER_OK));
         let ring = DeviceRing::new([d, a, u], size as u16);
         if device.control_queue() == Some(queue) {
             device.control = Some(ring);

@@ -10,9 +10,19 @@ use crate::{Burst, Nic, Pool};
 
 const PLAIN: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
-/// The answers to a command.
-const OK: u8 = 0;
-const ERROR: u8 = 1;
+/// What the device does with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    /// It answers.
+    Says(u8),
+    /// It gives the command back without an answer.
+    Nothing,
+    /// It keeps the command.
+    Silence,
+}
+
+const OK: Reply = Reply::Says(0);
+const ERROR: Reply = Reply::Says(1);
 
 const SEVERAL: Features = Features::MQ.union(Features::CTRL_VQ);
 
@@ -27,17 +37,21 @@ fn device(pairs: u16) -> Handle {
     device
 }
 
-/// Starts a device with `wanted` pairs; it answers `answer` to each command. Returns the
+/// Starts a device with `wanted` pairs; it replies `reply` to each command. Returns the
 /// commands as well.
 fn start_with(
     device: &Handle,
     wanted: u16,
-    answer: Option<u8>,
+    reply: Reply,
 ) -> (Result<Started<Handle>, Error>, Vec<[u8; 4]>) {
     let vectors: Vec<Option<u16>> = (0..wanted).map(Some).collect();
     let (mut commands, mut looks) = (Vec::new(), 0);
     let mut wait = || {
-        commands.extend(answer.and_then(|answer| device.answer(answer)));
+        commands.extend(match reply {
+            Reply::Says(answer) => device.answer(Some(answer)),
+            Reply::Nothing => device.answer(None),
+            Reply::Silence => None,
+        });
         looks += 1;
         looks < 10
     };
@@ -61,7 +75,7 @@ fn receive(nic: &mut impl Nic) -> Burst {
 #[test]
 fn several_pairs_are_set_up_and_the_device_is_told() {
     let device = device(8);
-    let (started, commands) = start_with(&device, 2, Some(OK));
+    let (started, commands) = start_with(&device, 2, OK);
     let started = started.unwrap();
     assert_eq!((started.pairs.len(), started.alone), (2, None));
     // Class MQ, command VQ_PAIRS_SET, two pairs.
@@ -79,7 +93,7 @@ fn several_pairs_are_set_up_and_the_device_is_told() {
 #[test]
 fn frames_of_a_pair_are_its_users() {
     let device = device(2);
-    let (started, _) = start_with(&device, 2, Some(OK));
+    let (started, _) = start_with(&device, 2, OK);
     let pools = [pool(), pool()];
     let mut pairs = started.unwrap().pairs.into_iter().zip(pools);
     let [mut first, mut second] =
@@ -106,7 +120,7 @@ fn frames_of_a_pair_are_its_users() {
 #[test]
 fn the_first_pair_sees_the_link_for_all() {
     let device = device(2);
-    let pairs = start_with(&device, 2, Some(OK)).0.unwrap().pairs;
+    let pairs = start_with(&device, 2, OK).0.unwrap().pairs;
     let mut nics: Vec<VirtioNet<Handle>> =
         pairs.into_iter().map(|pair| pair.attach(pool())).collect();
     assert!(nics.iter_mut().all(Nic::link_up));
@@ -133,7 +147,7 @@ fn there_are_as_many_pairs_as_are_wanted_and_there() {
         (65_535, 2, 1),
     ] {
         let device = device(there);
-        let (started, commands) = start_with(&device, wanted, Some(OK));
+        let (started, commands) = start_with(&device, wanted, OK);
         let started = started.unwrap();
         assert_eq!(started.pairs.len(), expected, "{there} {wanted}");
         assert_eq!(started.alone, None);
@@ -153,7 +167,7 @@ fn without_a_control_queue_there_is_one_pair() {
     for missing in [Features::MQ, Features::CTRL_VQ] {
         let device = device(2);
         device.set(|device| device.features &= !missing.bits());
-        let (started, commands) = start_with(&device, 2, Some(OK));
+        let (started, commands) = start_with(&device, 2, OK);
         let started = started.unwrap();
         assert_eq!((started.pairs.len(), started.alone), (1, None));
         assert!(commands.is_empty());
@@ -162,16 +176,17 @@ fn without_a_control_queue_there_is_one_pair() {
 
 #[test]
 fn a_device_that_does_not_do_as_it_is_told_is_started_with_one_pair() {
-    for (answer, why) in [
-        (Some(ERROR), Error::Refused),
-        (Some(0xff), Error::Refused),
-        (None, Error::Silent),
+    for (reply, why) in [
+        (ERROR, Error::Refused),
+        (Reply::Says(0xff), Error::Refused),
+        (Reply::Nothing, Error::Refused),
+        (Reply::Silence, Error::Silent),
     ] {
         let device = device(2);
-        let (started, commands) = start_with(&device, 2, answer);
+        let (started, commands) = start_with(&device, 2, reply);
         let started = started.unwrap();
         assert_eq!((started.pairs.len(), started.alone), (1, Some(why)));
-        assert_eq!(commands.len(), usize::from(answer.is_some()));
+        assert_eq!(commands.len(), usize::from(reply != Reply::Silence));
         device.set(|device| {
             let negotiated = Features::from_bits_truncate(device.driver_features);
             assert!(!negotiated.intersects(SEVERAL));
@@ -190,7 +205,7 @@ fn a_device_that_does_not_do_as_it_is_told_is_started_with_one_pair() {
 fn a_control_queue_that_cannot_be_used_leaves_one_pair() {
     let device = device(2);
     device.set(|device| device.queue_size = 1);
-    let started = start_with(&device, 2, Some(OK)).0.unwrap();
+    let started = start_with(&device, 2, OK).0.unwrap();
     assert_eq!(
         (started.pairs.len(), started.alone),
         (1, Some(Error::Queue))
@@ -201,7 +216,7 @@ fn a_control_queue_that_cannot_be_used_leaves_one_pair() {
 fn a_device_that_does_not_reset_is_refused() {
     let device = device(2);
     device.set(|device| device.resets = false);
-    let (started, _) = start_with(&device, 2, Some(ERROR));
+    let (started, _) = start_with(&device, 2, ERROR);
     assert_eq!(started.err(), Some(Error::Transport));
 }
 

@@ -110,8 +110,7 @@ pub fn announced_pairs(transport: &mut impl Transport) -> u16 {
         return 1;
     }
     let most = transport.read_config_space::<u16>(CONFIG_PAIRS).ok();
-    most.filter(|most| (1..=MAX_PAIRS).contains(most))
-        .unwrap_or(1)
+    most.filter(|most| *most <= MAX_PAIRS).unwrap_or(1)
 }
 
 /// Starts a device that has `most` pairs with one for each of `vectors`.
