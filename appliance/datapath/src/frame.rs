@@ -84,7 +84,7 @@ impl<'b> Frame<'b> {
 
     /// Moves it to where a frame in the same buffer is.
     #[inline]
-    fn follow(&mut self, extent: &Extent) {
+    pub(crate) fn follow(&mut self, extent: &Extent) {
         self.start = extent.start;
         self.end = extent.start + extent.length;
         self.partial = extent.partial;

@@ -1,7 +1,8 @@
 //! Packet logic of the NVE, without I/O and without a clock.
 //!
-//! [`Datapath::process`] is the only entry for frames: it takes a burst that
+//! [`Datapath::process`] is the entry for frames: it takes a burst that
 //! came in on one side, rewrites each frame in place and says where it goes.
+//! [`Datapath::process_large`] is that for large frames, which are few.
 //! Copies (head-end replication) and frames of the datapath's own (ARP on the
 //! underlay) leave through the caller's [`Sink`].
 #![no_std]
@@ -29,6 +30,7 @@ mod reply;
 pub mod respond;
 mod rewrite;
 pub mod security;
+mod segment;
 pub mod spoof;
 pub mod steering;
 pub mod tables;
@@ -43,6 +45,7 @@ pub use flow::BYTES_PER_FLOW;
 pub use frame::{Burst, Extent, Frame, HEADROOM, PartialChecksum};
 pub use nve_protocol::DropReason;
 pub use pipeline::{Config, Datapath};
+pub use segment::{Large, Segmentation};
 pub use tables::{TableError, Tables};
 pub use underlay::{NextHop, Uplink};
 
@@ -98,6 +101,11 @@ pub trait Sink {
         parts: &[&[u8]],
         partial: Option<PartialChecksum>,
     ) -> Result<(), NoBuffer>;
+
+    /// After a refusal: gives `side` a little time to make room, if that can help.
+    fn wait(&mut self, side: Side) {
+        let _ = side;
+    }
 }
 
 /// Nanoseconds since an arbitrary start that does not change.

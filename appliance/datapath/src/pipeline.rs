@@ -10,6 +10,7 @@ mod admit;
 mod fast;
 mod follow;
 mod from_tunnel;
+mod large;
 mod renew;
 
 use fast::Seen;
@@ -217,6 +218,7 @@ impl Datapath {
 
     /// Processes the first [`BURST`] frames of those that came in on `ingress`, and
     /// gives them back with what to do with them.
+    #[inline]
     pub fn process(
         &mut self,
         now: Nanos,
@@ -266,20 +268,33 @@ impl Datapath {
                 continue;
             };
             let mut tap = Tap::new(sink, capture.as_mut(), now);
-            if ingress == Side::Trunk {
-                tap.copy(Direction::Egress, &[frame.bytes()]);
-            }
-            let mut seen = Seen::NOTHING;
-            self.look(ingress, frame.bytes(), &mut seen);
-            let mut witness = Live::new(&mut tap);
-            let verdict = self.process_seen(now, ingress, &mut frame, &seen, &mut witness);
-            if verdict == Verdict::Send(Side::Trunk) {
-                tap.copy(Direction::Ingress, &[frame.bytes()]);
-            }
+            let verdict = self.process_tapped(now, ingress, &mut frame, &mut tap);
             let extent = frame.extent();
             burst.give_back(at, extent, verdict);
         }
         self.capture = capture;
+    }
+
+    /// Processes a frame by itself, with copies for a capture if there is one.
+    #[inline(never)]
+    fn process_tapped<S: Sink>(
+        &mut self,
+        now: Nanos,
+        ingress: Side,
+        frame: &mut Frame<'_>,
+        tap: &mut Tap<'_, S>,
+    ) -> Verdict {
+        if ingress == Side::Trunk {
+            tap.copy(Direction::Egress, &[frame.bytes()]);
+        }
+        let mut seen = Seen::NOTHING;
+        self.look(ingress, frame.bytes(), &mut seen);
+        let mut witness = Live::new(tap);
+        let verdict = self.process_seen(now, ingress, frame, &seen, &mut witness);
+        if verdict == Verdict::Send(Side::Trunk) {
+            tap.copy(Direction::Ingress, &[frame.bytes()]);
+        }
+        verdict
     }
 
     /// Every stage, for the first packet of a flow and for all that has none.

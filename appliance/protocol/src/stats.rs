@@ -71,7 +71,7 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// The egress queue was full.
     QueueFull = "queue_full",
-    /// Partial checksum whose offsets lie in the Ethernet header or outside the frame.
+    /// Checksum or segmentation that was left to be done and does not fit the frame.
     BadOffload = "bad_offload",
     /// The VM's frame carries a VLAN tag of its own (RFC 7348, section 6.1).
     InnerVlan = "inner_vlan",

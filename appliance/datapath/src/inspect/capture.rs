@@ -155,11 +155,28 @@ pub(crate) struct Tap<'s, S> {
     sink: &'s mut S,
     capture: Option<&'s mut Capture>,
     now: Nanos,
+    /// Frames that were sent through it.
+    sent: usize,
 }
 
 impl<'s, S: Sink> Tap<'s, S> {
     pub(crate) fn new(sink: &'s mut S, capture: Option<&'s mut Capture>, now: Nanos) -> Self {
-        Tap { sink, capture, now }
+        Tap {
+            sink,
+            capture,
+            now,
+            sent: 0,
+        }
+    }
+
+    /// How many frames were sent through it.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// The sink, for a frame of which the capture has its copy already.
+    pub(crate) fn sink(&mut self) -> &mut S {
+        self.sink
     }
 
     /// Copies a tagged frame if it is the VAP's.
@@ -178,6 +195,7 @@ impl<S: Sink> Sink for Tap<'_, S> {
         partial: Option<PartialChecksum>,
     ) -> Result<(), NoBuffer> {
         self.sink.emit(side, parts, partial)?;
+        self.sent += 1;
         if side == Side::Trunk {
             self.copy(Direction::Ingress, parts);
         }

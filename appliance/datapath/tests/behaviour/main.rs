@@ -5,6 +5,7 @@ mod connections;
 mod forwarding;
 mod hostile;
 mod inspect;
+mod large;
 mod qos;
 mod rig;
 mod routing;

@@ -167,6 +167,11 @@ impl Rig {
     /// Red: VAPs 101 (.1) and 102 (.2) here, .3 behind PEER, .4 behind OTHER.
     /// Blue: VAP 201 (.1) here, nothing elsewhere. Next hops are resolved.
     pub fn new() -> Rig {
+        Rig::with_trunk_checksum(false)
+    }
+
+    /// The same, where the trunk's NIC may complete checksums.
+    pub fn with_trunk_checksum(trunk_checksum: bool) -> Rig {
         let uplink = Uplink {
             mac: UPLINK_MAC,
             address: VTEP.into(),
@@ -177,7 +182,7 @@ impl Rig {
         let config = Config {
             uplink,
             trunk_mtu: 1500,
-            trunk_checksum: false,
+            trunk_checksum,
             flows: 1024,
             seed: 7,
             connections: connections(),

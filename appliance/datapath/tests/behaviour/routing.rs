@@ -48,6 +48,12 @@ fn mtu(vni_id: u32, mtu: u16) -> Record {
 /// PEER; a router joins them and has 10.9.0.0/16 by way of green's .22.
 pub fn rig() -> Rig {
     let mut rig = Rig::new();
+    add_router(&mut rig);
+    rig
+}
+
+/// What [`rig`] has beside [`Rig::new`].
+pub fn add_router(rig: &mut Rig) {
     rig.put(&[
         gateway(RED, 0),
         gateway(GREEN, 3),
@@ -63,7 +69,6 @@ pub fn rig() -> Rig {
             next_hop: at(3, 22),
         }),
     ]);
-    rig
 }
 
 /// From red's .1 to the router, untagged.
