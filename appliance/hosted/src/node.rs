@@ -63,9 +63,11 @@ impl<B: Backend> Hosted<B> {
     ) -> Result<Hosted<B>> {
         let uplink_mtu = setup::uplink_mtu(config, None).unwrap_or_else(|has| has);
         let pool = make_pool(memory, heap, uplink_mtu.max(setup::TRUNK_MTU))?;
-        let (trunk_nic, trunk) = start(trunk, config.trunk, memory, pool).context("trunk")?;
+        let large_wanted = config.trunk.offloads;
+        let (trunk_nic, trunk) =
+            start(trunk, config.trunk.nic, memory, pool, large_wanted).context("trunk")?;
         let (uplink_nic, uplink) =
-            start(uplink, config.uplink.nic, memory, pool).context("uplink")?;
+            start(uplink, config.uplink.nic, memory, pool, false).context("uplink")?;
         let addresses = setup::addresses(
             config,
             Mac(uplink_nic.mac()),
@@ -156,13 +158,14 @@ fn start<B: Backend>(
     selector: NicSelector,
     memory: &mut Shared,
     pool: &'static Pool,
+    large_wanted: bool,
 ) -> Result<(VirtioNet<Device<B>>, Handle<B>)> {
     let NicSelector::Mac(mac) = selector else {
         bail!("expected a NIC by its MAC address; there is no PCI bus here");
     };
     let (device, handle) = Device::new(backend, mac.0);
     let mut wires = device.wires();
-    let nic = VirtioNet::new(device, &mut wires, memory, pool, Some(0));
+    let nic = VirtioNet::new(device, &mut wires, memory, pool, Some(0), large_wanted);
     // What the other end said comes before what the driver made of it.
     handle.check()?;
     Ok((nic?, handle))

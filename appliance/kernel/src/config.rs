@@ -41,7 +41,7 @@ pub struct Config {
     /// Least severe messages that the console shows.
     pub log_level: LevelFilter,
     /// The NIC on the vSwitch's trunk port group.
-    pub trunk: NicSelector,
+    pub trunk: Trunk,
     /// The NIC towards other VTEPs.
     pub uplink: Uplink,
     /// Where shims listen, in the order in which they are tried; of the uplink's
@@ -51,6 +51,15 @@ pub struct Config {
     pub shim_public_key: [u8; KEY_LEN],
     /// Static private key of this appliance.
     pub private_key: PrivateKey,
+}
+
+/// Configuration of the trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trunk {
+    /// Which NIC.
+    pub nic: NicSelector,
+    /// Whether large TCP frames are taken and given, if the NIC can.
+    pub offloads: bool,
 }
 
 /// Configuration of the uplink.
@@ -292,7 +301,7 @@ impl Config {
         let object = |raw| Some(raw);
         let trunk = trunk(fields.required("trunk", "", object)?)?;
         let uplink = uplink(fields.required("uplink", "", object)?)?;
-        if uplink.nic == trunk {
+        if uplink.nic == trunk.nic {
             let problem = Problem::Expected("another NIC than the trunk's");
             return Err(Error::new("uplink", uplink.nic.field(), problem));
         }
@@ -313,9 +322,14 @@ impl Config {
     }
 }
 
-fn trunk(text: &[u8]) -> Result<NicSelector, Error> {
-    let fields = Fields::parse("trunk", ["mac", "pci"], text)?;
-    selector(&fields)
+fn trunk(text: &[u8]) -> Result<Trunk, Error> {
+    let fields = Fields::parse("trunk", ["mac", "pci", "offloads"], text)?;
+    Ok(Trunk {
+        nic: selector(&fields)?,
+        offloads: fields
+            .optional("offloads", "true or false", flag)?
+            .unwrap_or(true),
+    })
 }
 
 fn uplink(text: &[u8]) -> Result<Uplink, Error> {
@@ -375,6 +389,11 @@ fn text_as<T: FromStr>(raw: &[u8]) -> Option<T> {
 fn number(raw: &[u8]) -> Option<u16> {
     let (number, used) = from_slice::<u16>(raw).ok()?;
     (used == raw.len()).then_some(number)
+}
+
+fn flag(raw: &[u8]) -> Option<bool> {
+    let (flag, used) = from_slice::<bool>(raw).ok()?;
+    (used == raw.len()).then_some(flag)
 }
 
 fn level(raw: &[u8]) -> Option<LevelFilter> {

@@ -31,8 +31,13 @@ fn a_complete_configuration_is_read() {
     assert_eq!(config.log_level, LevelFilter::Debug);
     assert_eq!(
         config.trunk,
-        NicSelector::Mac("52:54:00:00:01:01".parse().unwrap())
+        Trunk {
+            nic: NicSelector::Mac("52:54:00:00:01:01".parse().unwrap()),
+            offloads: true,
+        }
     );
+    let text = GOOD.replacen("01:01\"", "01:01\", \"offloads\": false", 1);
+    assert!(!Config::parse(text.as_bytes()).unwrap().trunk.offloads);
     assert_eq!(
         config.uplink,
         Uplink {
@@ -96,6 +101,11 @@ fn each_error_names_its_field() {
             "52:54:00:00:01:01",
             "01:00:5e:00:00:01",
             "config: trunk.mac: expected a unicast MAC address like \"02:00:00:00:00:01\"",
+        ),
+        (
+            "01:01\"",
+            "01:01\", \"offloads\": \"no\"",
+            "config: trunk.offloads: expected true or false",
         ),
         (
             "0000:00:03.0",

@@ -156,11 +156,13 @@ impl Devices {
     }
 
     /// Starts a NIC with a pair of queues for each of `messages`, or fewer, of which each
-    /// interrupts by its own if it can.
+    /// interrupts by its own if it can, and with large frames if they are `large_wanted`
+    /// and it can.
     pub fn start(
         &mut self,
         candidate: Candidate,
         messages: &[Message],
+        large_wanted: bool,
     ) -> Result<Vec<Pair<PciTransport>>, Error> {
         let Candidate {
             at,
@@ -180,7 +182,8 @@ impl Devices {
             };
         let end = time::since_boot().0 + PATIENCE;
         let mut wait = || time::since_boot().0 < end;
-        let started = virtio::start(transport, &mut wiring, &mut Machine, &vectors, &mut wait)
+        let (wiring, memory) = (&mut wiring, &mut Machine);
+        let started = virtio::start(transport, wiring, memory, &vectors, large_wanted, &mut wait)
             .map_err(Error::Device)?;
         if let Some(why) = started.alone {
             warn!("nic: {} has one pair of queues: {why}", address(at));

@@ -193,21 +193,23 @@ pub fn poll_for_ever(looped: &mut impl Looped, apic: &mut Apic, interrupts: bool
 /// Starts both NICs with as many pairs of queues as there are processors to use.
 fn start_nics(config: &Config, space: ConfigSpace, processors: &[ApicId]) -> Nics {
     let mut devices = Devices::find(space);
-    let trunk = take(&mut devices, "trunk", config.trunk);
+    let trunk = take(&mut devices, "trunk", config.trunk.nic);
     let uplink = take(&mut devices, "uplink", config.uplink.nic);
     let trunk_mtu = trunk.mtu.unwrap_or(setup::TRUNK_MTU);
     let uplink_mtu = uplink_mtu(config, &uplink);
     let pairs = [trunk.pairs, uplink.pairs].map(usize::from);
     let count = setup::processors(processors.len(), pairs, heap::usage().1);
-    let mut start = |name, candidate, vector, count| {
+    let mut start = |name, candidate, vector, count, large_wanted| {
         let processors = processors.iter().take(count);
         let messages: Vec<_> = processors.map(|id| apic::message(*id, vector)).collect();
         devices
-            .start(candidate, &messages)
+            .start(candidate, &messages, large_wanted)
             .unwrap_or_else(|why| give_up(Exit::Nic, format_args!("nic: {name}: {why}")))
     };
-    let trunk = start("trunk", trunk, DEVICE_VECTOR, count);
-    let uplink = start("uplink", uplink, DEVICE_VECTOR + 1, trunk.len());
+    let large_wanted = config.trunk.offloads;
+    let trunk = start("trunk", trunk, DEVICE_VECTOR, count, large_wanted);
+    // No VXLAN packet is large: virtio 1.2 has no way to have one cut.
+    let uplink = start("uplink", uplink, DEVICE_VECTOR + 1, trunk.len(), false);
     if uplink.len() < trunk.len() {
         give_up(
             Exit::Nic,

@@ -18,6 +18,7 @@ pub mod virtio;
 
 pub use checksum::PartialChecksum;
 pub use dma::DmaMemory;
+pub use pool::large::{Assembly, Large, Segmentation};
 pub use pool::{IdlePool, Loose, Packet, Pool};
 
 /// Most frames that a driver hands over at once.
@@ -37,6 +38,10 @@ pub struct Statistics {
     pub tx_packets: u64,
     /// Bytes handed to the device, without FCS.
     pub tx_bytes: u64,
+    /// Large frames among those received, each counted as one.
+    pub rx_large: u64,
+    /// Large frames among those handed to the device.
+    pub tx_large: u64,
     /// Frames that the device described wrongly, and rings that it broke.
     pub device_errors: u64,
 }
@@ -63,7 +68,8 @@ pub trait Nic {
     /// fetch the first `front` bytes of each, beside each other instead of one by one.
     fn fetch(&mut self, front: usize);
 
-    /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room.
+    /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room. A
+    /// large frame comes in a burst of its own.
     fn receive(&mut self, burst: &mut Burst);
 
     /// Queues a frame, of the pool that the NIC was made with; [`Nic::flush`] sends it.
@@ -79,6 +85,10 @@ pub trait Nic {
     /// device can see all of it, so this is for once per turn of a loop, and best when
     /// something else had to be waited for in between.
     fn notify(&mut self);
+
+    /// Waits for the device to take some of what is queued, not longer than it takes to
+    /// handle a few bursts, whether it does or not.
+    fn wait(&mut self) {}
 
     /// Takes back buffers whose frames are out and gives the device fresh ones, however
     /// few, and notifies it of those that it has, though it was before. Call now and

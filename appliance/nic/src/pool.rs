@@ -8,15 +8,19 @@
 //! packet leaves one as a [`Loose`] one and comes into another, and none is locked.
 //!
 //! Invariants: each index below the count of the memory's buffers is either in one free
-//! list or in exactly one [`Packet`] or [`Loose`]; `start + length <= space`.
+//! list or in exactly one [`Packet`] or [`Loose`], of which a large one has several;
+//! `start + length <= space`.
+
+pub mod large;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
 
 use crate::checksum::PartialChecksum;
 use crate::dma::DmaMemory;
+use large::Link;
 
 /// Bytes in front of a buffer's headroom for the header of a driver. With a headroom
 /// of whole cache lines, the 12 bytes of virtio's header begin one, and the frame's
@@ -40,6 +44,11 @@ pub struct Pool {
     headroom: u16,
     space: u16,
     free: UnsafeCell<Vec<u32>>,
+    /// How many buffers it had to begin with.
+    count: usize,
+    /// Of each buffer of the memory, what is behind it in a large frame. All pools have
+    /// this: an entry is used by who has the buffer.
+    links: &'static [Cell<Link>],
 }
 
 impl Pool {
@@ -73,6 +82,8 @@ impl Pool {
         if each == 0 {
             return None;
         }
+        let links: &'static [Cell<Link>] =
+            Box::leak((0..total).map(|_| Cell::new(Link::ALONE)).collect());
         let pool = |number: usize| {
             let first = number as u32 * each;
             // All of the memory's buffers may come together in one.
@@ -86,6 +97,8 @@ impl Pool {
                 headroom,
                 space,
                 free: UnsafeCell::new(free),
+                count: each as usize,
+                links,
             })))
         };
         Some((0..processors).map(pool).collect())
@@ -113,6 +126,7 @@ impl Pool {
             start,
             length,
             partial,
+            is_large,
             ..
         } = loose;
         Ok(Packet {
@@ -121,6 +135,7 @@ impl Pool {
             start,
             length,
             partial,
+            is_large,
         })
     }
 
@@ -175,7 +190,19 @@ impl Pool {
             start: self.headroom,
             length: 0,
             partial: None,
+            is_large: false,
         }
+    }
+
+    /// How many buffers it had to begin with.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Byte `offset` of buffer `index` as a device sees it.
+    #[inline]
+    fn device_address(&self, index: u32, offset: usize) -> u64 {
+        self.device + (index as usize * self.stride + offset) as u64
     }
 
     /// Byte `offset` of buffer `index`.
@@ -196,7 +223,8 @@ const fn stride(headroom: usize, room: usize) -> usize {
 pub struct IdlePool(&'static Pool);
 
 // SAFETY: nobody else has a reference to the pool, and nobody can use it before
-// `open`, so it is the processor's that has this.
+// `open`, so it is the processor's that has this. What it shares with other pools is
+// `links`, and of them each processor uses those of buffers that it has.
 unsafe impl Send for IdlePool {}
 
 impl IdlePool {
@@ -217,6 +245,14 @@ pub struct Loose {
     start: u16,
     length: u16,
     partial: Option<PartialChecksum>,
+    is_large: bool,
+}
+
+impl Loose {
+    /// Whether it is a large frame.
+    pub fn is_large(&self) -> bool {
+        self.is_large
+    }
 }
 
 /// A frame in a buffer of its own.
@@ -229,6 +265,7 @@ pub struct Packet {
     /// Bytes of the frame.
     length: u16,
     partial: Option<PartialChecksum>,
+    is_large: bool,
 }
 
 impl Packet {
@@ -333,22 +370,47 @@ impl Packet {
         const { assert!(N <= DRIVER_SPACE) };
         let offset = DRIVER_SPACE + self.start() - N;
         let first = self.pool.address(self.index, offset);
-        let device = self.pool.device + (self.index as usize * self.pool.stride + offset) as u64;
+        let device = self.pool.device_address(self.index, offset);
         // SAFETY: in this buffer, since the driver's space has at least N bytes;
         // not used by others, as for `space_mut`.
         (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)
     }
 
-    /// Takes the packet, with its buffer, out of its pool.
+    /// Byte `offset` of its space as a device sees it.
+    pub(crate) fn device_address(&self, offset: usize) -> u64 {
+        self.pool.device_address(self.index, DRIVER_SPACE + offset)
+    }
+
+    /// The frame's bytes, as many of them as are in the first buffer.
+    #[inline]
+    pub fn front(&self) -> &[u8] {
+        match self.is_large {
+            false => self.bytes(),
+            true => self.large_front(),
+        }
+    }
+
+    /// How many buffers it has.
+    #[inline]
+    pub fn buffers(&self) -> usize {
+        match self.is_large {
+            false => 1,
+            true => self.pieces().count(),
+        }
+    }
+
+    /// Takes the packet, with its buffers, out of its pool.
     #[inline]
     pub fn leave(self) -> Loose {
         let (start, length, partial) = (self.start, self.length, self.partial);
+        let is_large = self.is_large;
         Loose {
             base: self.pool.base.as_ptr() as usize,
             index: self.into_index(),
             start,
             length,
             partial,
+            is_large,
         }
     }
 
@@ -387,6 +449,9 @@ impl Packet {
 impl Drop for Packet {
     #[inline]
     fn drop(&mut self) {
+        if self.is_large {
+            return self.drop_large();
+        }
         self.pool.give_back(self.index);
     }
 }

@@ -1,7 +1,9 @@
 //! Bursts from a NIC through the datapath to where its verdicts say.
 
 use heapless::Deque;
-use nve_datapath::{BURST, Datapath, DropReason, Extent, Frame, Nanos, Side, Tables, Verdict};
+use nve_datapath::{
+    BURST, Datapath, DropReason, Extent, Frame, Large, Nanos, Segmentation, Side, Tables, Verdict,
+};
 use nve_nic::{Burst, Nic, Packet};
 
 use super::ports::{Ports, TRUNK_FRONT, UPLINK_FRONT, from_nic, to_nic};
@@ -145,6 +147,12 @@ impl<N: Nic> Forwarder<N> {
         if burst.is_empty() {
             return false;
         }
+        if let [packet] = burst.as_slice()
+            && packet.is_large()
+        {
+            self.forward_or_hand_large(now, burst);
+            return true;
+        }
         if let Some(links) = &mut self.links {
             for _ in 0..links.steer(side, self.ports.pool(), &mut burst) {
                 self.datapath.count_drop(now, DropReason::QueueFull);
@@ -160,6 +168,12 @@ impl<N: Nic> Forwarder<N> {
         let (mut trunk, mut uplink) = (Burst::new(), Burst::new());
         if let Some(links) = &mut self.links {
             links.take(self.ports.pool(), &mut trunk, &mut uplink);
+        }
+        if let [packet] = trunk.as_slice()
+            && packet.is_large()
+        {
+            self.forward_large(now, trunk);
+            return true;
         }
         for (front, burst) in [(TRUNK_FRONT, &trunk), (UPLINK_FRONT, &uplink)] {
             burst.iter().for_each(|packet| packet.fetch(front));
@@ -184,6 +198,49 @@ impl<N: Nic> Forwarder<N> {
         for (packet, verdict) in core::mem::take(burst).into_iter().zip(verdicts) {
             self.obey(now, verdict, packet);
         }
+    }
+
+    /// Forwards a large frame, if it is this processor's.
+    #[cold]
+    #[inline(never)]
+    fn forward_or_hand_large(&mut self, now: Nanos, mut burst: Burst) {
+        if let Some(links) = &mut self.links {
+            for _ in 0..links.steer(Side::Trunk, self.ports.pool(), &mut burst) {
+                self.datapath.count_drop(now, DropReason::QueueFull);
+            }
+        }
+        self.forward_large(now, burst);
+    }
+
+    /// Forwards a large frame, which only the trunk has.
+    #[cold]
+    #[inline(never)]
+    fn forward_large(&mut self, now: Nanos, mut burst: Burst) {
+        let Some(mut packet) = burst.pop() else {
+            return;
+        };
+        match self.process_large(now, &mut packet) {
+            Some(length) => packet.cut_large(length),
+            None => return,
+        }
+        if self.ports.nic(Side::Trunk).send(packet).is_err() {
+            self.datapath.count_drop(now, DropReason::QueueFull);
+        }
+    }
+
+    /// See [`Datapath::process_large`].
+    fn process_large(&mut self, now: Nanos, packet: &mut Packet) -> Option<usize> {
+        let partial = packet.partial().map(from_nic);
+        let large = packet.large()?;
+        let nve_nic::Segmentation { size, is_ipv4 } = large.segmentation;
+        let head = Frame::new(large.space, large.start, large.length)?;
+        let mut large = Large {
+            head: head.with_partial(partial),
+            rest: &large.rest,
+            segmentation: Segmentation { size, is_ipv4 },
+        };
+        self.datapath
+            .process_large(now, &mut large, &mut self.ports)
     }
 
     /// Sends the datapath's own frames; returns when it has more.

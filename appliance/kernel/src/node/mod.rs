@@ -317,6 +317,7 @@ fn nic_stats(statistics: Statistics) -> NicStats {
         tx_packets,
         tx_bytes,
         device_errors,
+        ..
     } = statistics;
     NicStats {
         rx_packets,

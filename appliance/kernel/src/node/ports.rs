@@ -92,6 +92,10 @@ impl<N: Nic> Sink for Ports<N> {
         packet.set_partial(partial.map(to_nic));
         self.nic(side).send(packet).map_err(|_| NoBuffer)
     }
+
+    fn wait(&mut self, side: Side) {
+        self.nic(side).wait();
+    }
 }
 
 /// The driver's form of a checksum that is to be completed.

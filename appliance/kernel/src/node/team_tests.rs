@@ -12,7 +12,7 @@ use nve_protocol::{
 
 use super::shim::Shim;
 use super::tests::{
-    Bench, NOW, NVE, OTHER_VTEP, PEER, REMOTE, SHIM_KEY, VM, VTEP, WOKEN, checksum,
+    Bench, NOW, NVE, OTHER_VTEP, PEER, REMOTE, SHIM_KEY, VM, VTEP, WOKEN, bulk, checksum,
 };
 use super::{Looped, Turn};
 
@@ -226,6 +226,27 @@ fn buffers_come_back_to_where_frames_come_in() {
     assert!(after[0] >= 64, "{after:?}");
     let handed = bench.node.forwarder.handed();
     assert!(handed > 8000, "{handed}");
+}
+
+#[test]
+fn a_large_frame_goes_to_its_processor_whole() {
+    let mut bench = team();
+    let free = |bench: &Bench| -> usize { bench.pools().iter().map(|pool| pool.available()).sum() };
+    bench.bring(0, Side::Trunk, &from_vm(1, 2, (1, 2)));
+    let owner = bench.sender(Side::Uplink).unwrap();
+    let before = free(&bench);
+    for round in 0..20 {
+        let elsewhere = (owner + 1 + round % 2) % PROCESSORS;
+        bench.bring(elsewhere, Side::Trunk, &bulk(REMOTE, 60_000));
+        while bench.turn() {}
+        let uplinks = bench.nics(Side::Uplink);
+        let sent: Vec<usize> = uplinks.map(|nic| nic.take_sent().len()).collect();
+        let segments = 60_000usize.div_ceil(1400);
+        for (number, count) in sent.into_iter().enumerate() {
+            assert_eq!(count, if number == owner { segments } else { 0 });
+        }
+    }
+    assert_eq!(free(&bench), before, "none is lost");
 }
 
 #[test]

@@ -13,7 +13,10 @@ use nve_datapath::steering::Steering;
 use nve_datapath::{
     Config, Datapath, DropReason, HEADROOM, Nanos, Role, Side, Tables, Uplink, connections,
 };
-use nve_nic::{Burst, DmaMemory, IdlePool, Nic, Packet, Pool, Statistics};
+use nve_nic::{
+    Assembly, Burst, DmaMemory, IdlePool, Nic, Packet, PartialChecksum, Pool, Segmentation,
+    Statistics,
+};
 use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
 
 use super::{Addresses, Follower, Links, Looped, Node, Parts, Platform, Ports, Team, Turn};
@@ -22,6 +25,7 @@ pub(super) const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
 pub(super) const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
 pub(super) const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
+const LOCAL: Mac = Mac([2, 0, 0, 0, 1, 3]);
 pub(super) const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub(super) const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 
@@ -81,19 +85,31 @@ impl Nic for FakeNic {
             if wire.incoming.is_empty() {
                 return;
             }
-            let Some(mut packet) = self.pool.unwrap().take() else {
+            let pool = self.pool.unwrap();
+            let Some(mut packet) = pool.take() else {
                 return;
             };
             let frame = wire.incoming.pop_front().unwrap();
+            if frame.len() > pool.room() {
+                assert!(burst.is_empty(), "a large frame comes by itself");
+                drop(packet);
+                burst.push(large(pool, &frame)).unwrap();
+                return;
+            }
             packet.append(&[&frame]).unwrap();
             burst.push(packet).unwrap();
         }
     }
 
-    fn send(&mut self, packet: Packet) -> Result<(), Packet> {
+    fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
         let mut wire = self.wire.borrow_mut();
         if wire.full {
             return Err(packet);
+        }
+        if let Some(large) = packet.large() {
+            let head = &large.space[large.start..large.start + large.length];
+            wire.outgoing.push([head, &large.rest.concat()].concat());
+            return Ok(());
         }
         wire.outgoing.push(packet.bytes().to_vec());
         Ok(())
@@ -126,6 +142,29 @@ impl FakeNic {
     pub(super) fn take_sent(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.wire.borrow_mut().outgoing)
     }
+}
+
+/// A frame of TCP over IPv4 in as many buffers as it takes, to be cut into segments.
+fn large(pool: &'static Pool, frame: &[u8]) -> Packet {
+    let mut buffers = frame.chunks(1600).map(|part| {
+        let mut packet = pool.take().unwrap();
+        packet.append(&[part]).unwrap();
+        packet
+    });
+    let mut head = buffers.next().unwrap();
+    head.set_partial(Some(PartialChecksum {
+        start: 38,
+        offset: 16,
+    }));
+    let segmentation = Segmentation {
+        size: 1400,
+        is_ipv4: true,
+    };
+    let mut assembly = Assembly::new(head, segmentation);
+    for buffer in buffers {
+        assembly.add(buffer).unwrap();
+    }
+    assembly.finish()
 }
 
 /// Numbers that are anything but random.
@@ -220,7 +259,7 @@ fn config() -> Config {
             mtu: 1600,
         },
         trunk_mtu: 1500,
-        trunk_checksum: false,
+        trunk_checksum: true,
         flows: 64,
         seed: 7,
         connections: connections::Config {
@@ -410,6 +449,68 @@ fn a_frame_goes_into_the_tunnel_and_its_buffer_comes_back() {
     bench.receive(Side::Uplink, &answer);
     let sent = bench.run(Side::Trunk);
     assert_eq!(sent, [tagged(VM, REMOTE, 101)]);
+    assert_eq!(bench.pool.available(), free);
+}
+
+/// A TCP packet of `payload` bytes with VLAN tag 101.
+pub(super) fn bulk(to: Mac, payload: u16) -> Vec<u8> {
+    let [a, b] = (40 + payload).to_be_bytes();
+    let mut ip = vec![0x45, 0, a, b, 0, 0, 0x40, 0, 64, 6, 0, 0];
+    ip.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum);
+    let mut frame = [&to.0[..], &VM.0, &[0x81, 0, 0, 101, 8, 0], &ip].concat();
+    frame.extend([
+        0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0,
+    ]);
+    frame.extend((0..payload).map(|i| i as u8));
+    frame
+}
+
+#[test]
+fn a_large_frame_stays_one_for_a_vap_and_is_cut_for_a_tunnel() {
+    let mut bench = Bench::new();
+    bench.resolve();
+    let receiver = Record::Vap(Vap {
+        vlan: Vlan::new(102).unwrap(),
+        port: PortId([8; 16]),
+        vni: Vni::new(5000).unwrap(),
+        mac: LOCAL,
+        port_security: false,
+    });
+    let put = bench
+        .node
+        .datapath()
+        .update(Nanos(0), |tables| tables.put(&receiver));
+    put.unwrap();
+    bench.run(Side::Trunk);
+    let free = bench.pool.available();
+    bench.receive(Side::Trunk, &bulk(LOCAL, 60_000));
+    let sent = bench.run(Side::Trunk);
+    assert_eq!((sent.len(), sent[0].len()), (1, 60_058));
+    assert_eq!(sent[0][14..16], [0, 102]);
+    assert_eq!(sent[0][58..], bulk(LOCAL, 60_000)[58..]);
+    bench.receive(Side::Trunk, &bulk(REMOTE, 60_000));
+    let sent = bench.run(Side::Uplink);
+    assert_eq!(sent.len(), 60_000usize.div_ceil(1400));
+    let payload: Vec<u8> = sent
+        .iter()
+        .flat_map(|frame| &frame[50 + 54..])
+        .copied()
+        .collect();
+    assert_eq!(payload, bulk(REMOTE, 60_000)[58..]);
+    // One that is not what it says.
+    let mut bad = bulk(REMOTE, 60_000);
+    bad[27] = 17;
+    bench.receive(Side::Trunk, &bad);
+    assert_eq!(bench.run(Side::Uplink).len(), 0);
+    // One that finds no room.
+    bench.trunk.wire.borrow_mut().full = true;
+    bench.receive(Side::Trunk, &bulk(LOCAL, 60_000));
+    assert_eq!(bench.run(Side::Trunk).len(), 0);
+    let counters = bench.node.forwarder.parts().1.counters();
+    assert_eq!(counters.dropped(DropReason::QueueFull), 1);
+    assert_eq!(counters.dropped(DropReason::BadOffload), 1);
     assert_eq!(bench.pool.available(), free);
 }
 

@@ -93,6 +93,35 @@ impl DeviceRing {
         }
     }
 
+    /// The buffers of a slot, of its own descriptor or of the table that it leads to.
+    pub(crate) fn buffers(&self, slot: u16) -> Vec<(u64, u32, u16)> {
+        const INDIRECT: u16 = 4;
+
+        let (address, length, flags) = self.descriptor(slot);
+        if flags != INDIRECT {
+            return vec![(address, length, flags)];
+        }
+        assert_eq!((address % 16, length % 16), (0, 0));
+        let count = (length / 16) as u16;
+        assert!(count <= self.size, "longer than the queue");
+        let table = DeviceRing {
+            descriptors: address as *mut u8,
+            ..self.clone()
+        };
+        for number in 0..count {
+            let next = table.next(number);
+            let (_, _, flags) = table.descriptor(number);
+            let last = number + 1 == count;
+            assert_eq!((flags, next), if last { (0, 0) } else { (1, number + 1) });
+        }
+        (0..count)
+            .map(|number| {
+                let (address, length, _) = table.descriptor(number);
+                (address, length, 0)
+            })
+            .collect()
+    }
+
     /// Returns a slot, or whatever `id` is.
     pub(crate) fn give(&mut self, id: u32, length: u32) {
         let at = 2 + 4 * usize::from(self.given % self.size);
@@ -264,11 +293,14 @@ impl Handle {
         let device = &mut *self.0.borrow_mut();
         let mut frames = Vec::new();
         while let Some(slot) = device.rings[1].take() {
-            let (address, length, flags) = device.rings[1].descriptor(slot);
-            assert_eq!(flags, 0);
-            // SAFETY: the driver offered this memory.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(address as *const u8, length as usize) };
+            let mut bytes = Vec::new();
+            for (address, length, flags) in device.rings[1].buffers(slot) {
+                assert_eq!(flags, 0);
+                // SAFETY: the driver offered this memory.
+                bytes.extend(unsafe {
+                    std::slice::from_raw_parts(address as *const u8, length as usize)
+                });
+            }
             let (header, frame) = bytes.split_first_chunk().unwrap();
             frames.push((*header, frame.to_vec()));
             device.rings[1].give(u32::from(slot), 0);

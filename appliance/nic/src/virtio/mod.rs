@@ -1,9 +1,10 @@
 //! virtio-net (virtio 1.2, 5.1), modern devices only.
 //!
 //! Pairs of one receive and one transmit queue, one for each processor that uses the
-//! device. Checksum offload both ways, no segmentation offload. A control queue only to
-//! use several pairs, and none of its filters: without them the device passes every MAC
-//! address and VLAN, which is what a trunk needs.
+//! device. Checksum offload both ways; large TCP frames both ways where they are wanted and
+//! the device has all that they need. A control queue only to use several pairs, and none
+//! of its filters: without them the device passes every MAC address and VLAN, which is what
+//! a trunk needs.
 
 mod control;
 mod header;
@@ -48,6 +49,14 @@ bitflags::bitflags! {
         const MTU = 1 << 3;
         /// The device has a MAC address.
         const MAC = 1 << 5;
+        /// The driver takes large frames of TCP over IPv4.
+        const GUEST_TSO4 = 1 << 7;
+        /// The driver takes large frames of TCP over IPv6.
+        const GUEST_TSO6 = 1 << 8;
+        /// The device takes large frames of TCP over IPv4.
+        const HOST_TSO4 = 1 << 11;
+        /// The device takes large frames of TCP over IPv6.
+        const HOST_TSO6 = 1 << 12;
         /// A frame may come in several buffers.
         const MRG_RXBUF = 1 << 15;
         /// The device announces the state of its link.
@@ -56,6 +65,8 @@ bitflags::bitflags! {
         const CTRL_VQ = 1 << 17;
         /// The device may have several pairs of queues.
         const MQ = 1 << 22;
+        /// A descriptor may lead to a table of others.
+        const INDIRECT_DESC = 1 << 28;
         /// Both ends say at which index they want to be told.
         const EVENT_IDX = 1 << 29;
         /// Not a legacy device.

@@ -1,11 +1,13 @@
 //! The driver proper.
 
+mod large;
+
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use virtio_drivers::transport::Transport;
 
-use super::header::{self, HEADER, Received};
+use super::header::{self, HEADER, Received, Shape};
 use super::pairs::{self, Pair};
 use super::queue::{IdleQueue, Queue};
 use super::ring::{self, Layout, Ring};
@@ -22,6 +24,10 @@ pub(super) const REFILL: usize = 32;
 
 /// Buffers that are taken back from the device at once, for the same reason.
 pub(super) const RECLAIM: usize = 64;
+
+/// Looks at a queue without room for what the device takes meanwhile: some ten
+/// microseconds, in which a device that is at work takes dozens of frames.
+const PATIENCE: usize = 1000;
 
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -62,21 +68,26 @@ pub struct VirtioNet<T: Transport> {
     transmit: Queue,
     /// Buffers that the device has filled, as of the last [`Nic::fetch`].
     found: u16,
+    /// A large frame, until it is handed over in a burst of its own.
+    held: Option<Packet>,
     statistics: Statistics,
 }
 
 impl<T: Transport> VirtioNet<T> {
-    /// Starts the device with one pair of queues: it gets buffers of `pool` to receive into, rings in
-    /// memory of `memory`, and interrupts by entry `vector` of its table.
+    /// Starts the device with one pair of queues: it gets buffers of `pool` to receive
+    /// into, rings in memory of `memory`, and interrupts by entry `vector` of its table. It
+    /// hands over and takes large frames if they are `large_wanted` and it can.
     pub fn new(
         transport: T,
         wiring: &mut impl Wiring,
         memory: &mut impl DmaSource,
         pool: &'static Pool,
         vector: Option<u16>,
+        large_wanted: bool,
     ) -> Result<Self, Error> {
         // With one pair, nothing has to be waited for.
-        let started = pairs::start(transport, wiring, memory, &[vector], &mut || false)?;
+        let (vectors, wait) = ([vector], &mut || false);
+        let started = pairs::start(transport, wiring, memory, &vectors, large_wanted, wait)?;
         let mut pairs = started.pairs.into_iter();
         Ok(pairs.next().ok_or(Error::Queue)?.attach(pool))
     }
@@ -93,6 +104,7 @@ impl<T: Transport> VirtioNet<T> {
             receive: pair.receive.attach(pool),
             transmit: pair.transmit.attach(pool),
             found: 0,
+            held: None,
             statistics: Statistics::default(),
         };
         nic.refill();
@@ -162,11 +174,15 @@ impl<T: Transport> VirtioNet<T> {
         {
             return (None, 1);
         }
+        if let Shape::Large(segmentation) = header.shape {
+            self.held = self.take_large(packet, segmentation, header.partial, buffers);
+            return (None, buffers);
+        }
         let mut complete = true;
         for _ in 1..buffers {
             complete &= self.append_received(&mut packet);
         }
-        if !complete || header.segmented || packet.len() < MIN_FRAME {
+        if !complete || header.shape != Shape::Ordinary || packet.len() < MIN_FRAME {
             return (None, buffers);
         }
         if header
@@ -226,6 +242,9 @@ impl<T: Transport> VirtioNet<T> {
     fn reclaim(&mut self) {
         let pending = self.transmit.pending();
         self.transmit.fetch_used(pending);
+        if self.transmit.has_large() {
+            return self.free(pending);
+        }
         for _ in 0..pending {
             // Dropping the packet frees its buffer.
             if self.transmit.take().is_none() {
@@ -280,10 +299,17 @@ impl<T: Transport> Nic for VirtioNet<T> {
     fn receive(&mut self, burst: &mut Burst) {
         let mut pending = core::mem::take(&mut self.found);
         let (before, mut bytes) = (burst.len(), 0);
+        if self.held.is_some() {
+            // What was found is found again.
+            return self.hand_over(burst);
+        }
         while pending > 0 && !burst.is_full() && !self.receive.is_broken() {
             let (frame, buffers) = self.take_frame(pending);
             pending -= buffers;
             let Some(frame) = frame else {
+                if self.held.is_some() {
+                    break;
+                }
                 self.statistics.device_errors += 1;
                 continue;
             };
@@ -293,6 +319,9 @@ impl<T: Transport> Nic for VirtioNet<T> {
         }
         self.statistics.rx_packets += (burst.len() - before) as u64;
         self.statistics.rx_bytes += bytes;
+        if self.held.is_some() {
+            self.hand_over(burst);
+        }
     }
 
     #[inline(always)]
@@ -302,6 +331,8 @@ impl<T: Transport> Nic for VirtioNet<T> {
         }
         if packet.partial().is_none() {
             *packet.header_mut::<HEADER>().0 = header::PLAIN;
+        } else if packet.is_large() {
+            return self.send_large(packet);
         } else {
             self.prepare(&mut packet);
         }
@@ -332,6 +363,18 @@ impl<T: Transport> Nic for VirtioNet<T> {
         }
     }
 
+    fn wait(&mut self) {
+        self.transmit.publish();
+        self.notify();
+        for _ in 0..PATIENCE {
+            self.reclaim();
+            if self.transmit.room() >= RECLAIM.min(self.transmit.size() / 2) {
+                break;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
     fn remind(&mut self) {
         self.reclaim();
         self.refill();
@@ -340,7 +383,7 @@ impl<T: Transport> Nic for VirtioNet<T> {
     }
 
     fn arm_interrupt(&mut self) -> bool {
-        self.receive.arm()
+        self.receive.arm() || self.held.is_some()
     }
 
     fn disarm_interrupt(&mut self) {

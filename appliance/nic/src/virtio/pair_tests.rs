@@ -5,6 +5,7 @@ use virtio_drivers::transport::pci::PciTransport;
 
 use super::fake::{Handle, HostMemory, leak_memory};
 use super::header::HEADER;
+use super::net::FEATURES;
 use super::{Error, Features, Pair, Started, VirtioNet, start};
 use crate::{Burst, Nic, Pool};
 
@@ -60,6 +61,7 @@ fn start_with(
         &mut device.clone(),
         &mut HostMemory,
         &vectors,
+        false,
         &mut wait,
     );
     (started, commands)
@@ -82,7 +84,8 @@ fn several_pairs_are_set_up_and_the_device_is_told() {
     assert_eq!(commands, [[4, 0, 2, 0]]);
     device.set(|device| {
         assert_eq!(device.vectors, [Some(0), None, Some(1), None, None]);
-        assert_eq!(device.driver_features, Features::all().bits());
+        let wanted = FEATURES.union(Features::MQ).union(Features::CTRL_VQ);
+        assert_eq!(device.driver_features, wanted.bits());
         assert_eq!(device.rings.len(), 4);
         // Behind the pairs that there are, in use or not.
         assert_eq!(device.control_doorbell, 16);

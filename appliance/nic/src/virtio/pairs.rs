@@ -70,7 +70,8 @@ pub struct Started<T> {
 
 /// Starts a device with a pair of queues for each of `vectors`, or as many as it has:
 /// with rings in memory of `memory`, and interrupts of each receive queue by that entry
-/// of its table. If it does not do as it is told with several, it is started with one.
+/// of its table. If it does not do as it is told with several, it is started with one. It
+/// hands over and takes large frames if they are `large_wanted` and it can.
 ///
 /// With several it is told so by a command, whose answer is waited for as long as `wait`,
 /// which is asked again and again, says so.
@@ -79,6 +80,7 @@ pub fn start<T: Transport>(
     wiring: &mut impl Wiring,
     memory: &mut impl DmaSource,
     vectors: &[Option<u16>],
+    large_wanted: bool,
     wait: &mut dyn FnMut() -> bool,
 ) -> Result<Started<T>, Error> {
     if transport.device_type() != DeviceType::Network {
@@ -88,17 +90,30 @@ pub fn start<T: Transport>(
         [] | [_] => 1,
         _ => announced_pairs(&mut transport),
     };
+    let mut wanted = FEATURES;
+    if large_wanted {
+        let offered = Features::from_bits_truncate(transport.read_device_features());
+        wanted |= VirtioNet::<T>::large_features(offered);
+    }
     let several = vectors.get(..vectors.len().min(most.into()));
     let mut alone = None;
     if let Some(several @ [_, _, ..]) = several {
-        match start_several(&mut transport, wiring, memory, several, most, wait) {
+        let (vectors, wanted) = (several, wanted.union(SEVERAL));
+        match start_several(
+            &mut transport,
+            wiring,
+            memory,
+            vectors,
+            (wanted, most),
+            wait,
+        ) {
             Ok(device) => return Ok(device.with(transport, None)),
             Err(why) => alone = Some(why),
         }
         reset(&mut transport)?;
     }
     let vector = vectors.first().copied().flatten();
-    let device = set_up(&mut transport, wiring, memory, FEATURES, &[vector])?;
+    let device = set_up(&mut transport, wiring, memory, wanted, &[vector])?;
     transport.finish_init();
     Ok(device.with(transport, alone))
 }
@@ -119,10 +134,9 @@ fn start_several(
     wiring: &mut impl Wiring,
     memory: &mut impl DmaSource,
     vectors: &[Option<u16>],
-    most: u16,
+    (wanted, most): (Features, u16),
     wait: &mut dyn FnMut() -> bool,
 ) -> Result<Device, Error> {
-    let wanted = FEATURES.union(SEVERAL);
     let device = set_up(transport, wiring, memory, wanted, vectors)?;
     if !device.features.contains(SEVERAL) {
         return Err(Error::Features);

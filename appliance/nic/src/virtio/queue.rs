@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use super::header::HEADER;
-use super::ring::Ring;
-use crate::pool::{Packet, Pool};
+use super::ring::{DESCRIPTOR, Ring, table_entry};
+use crate::pool::{DRIVER_SPACE, Packet, Pool};
 
 /// The register by which a device is told of new buffers in one queue.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,7 @@ impl IdleQueue {
             pool,
             slots: alloc::vec![NONE; usize::from(self.size)],
             doorbell: self.doorbell,
+            large: 0,
         }
     }
 }
@@ -66,11 +67,23 @@ impl IdleQueue {
 /// In place of a buffer: none.
 const NONE: u32 = u32::MAX;
 
+/// With the number of a buffer: it is the table of a large frame, whose buffers are behind
+/// it. No pool has as many buffers.
+const LARGE: u32 = 1 << 31;
+
+/// Where the table is in its buffer's space: descriptors are aligned to 16 bytes.
+const TABLE: usize = DESCRIPTOR - DRIVER_SPACE % DESCRIPTOR;
+
+/// The part of a pool's buffers that large frames may keep with a device, one in so many:
+/// the others are for what else comes in and goes out.
+const LARGE_SHARE: usize = 4;
+
 /// Slots are used in turn. A device that returns buffers in another order than it got
 /// them has to wait until the next slot in turn is back: then the queue is full.
 ///
 /// Invariant: slot `n` holds the number of a buffer of `pool`, which is in no packet and
-/// not free, exactly while descriptor `n` is with the device. A queue whose ring the
+/// not free, exactly while descriptor `n` is with the device; of a large frame it holds
+/// all. A queue whose ring the
 /// device broke has no slots any more: the buffers in it stay with the device.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -78,6 +91,8 @@ pub(crate) struct Queue {
     pool: &'static Pool,
     slots: Vec<u32>,
     doorbell: Doorbell,
+    /// Buffers of large frames that are with the device.
+    large: usize,
 }
 
 impl Queue {
@@ -138,6 +153,67 @@ impl Queue {
             }
             _ => Err(packet),
         }
+    }
+
+    /// Offers a large frame, whose header is in front of it, by a table in a buffer of its
+    /// own. Hands the frame back if there is no slot or no buffer, if large frames have
+    /// their share of buffers, or if it has more of them than the device can take.
+    pub(crate) fn post_large(&mut self, packet: Packet) -> Result<(), Packet> {
+        let count = packet.pieces().count();
+        let is_too_much = self.large + count >= self.pool.count() / LARGE_SHARE;
+        if self.is_full() || is_too_much || count > self.size() || !packet.is_of(self.pool) {
+            return Err(packet);
+        }
+        let Some((table, length)) = self.write_table(&packet, count) else {
+            return Err(packet);
+        };
+        let address = table.device_address(TABLE);
+        if let Some(place) = self.slots.get_mut(self.ring.slot()) {
+            *place = table.into_front_of(packet) | LARGE;
+            self.large += count + 1;
+            // SAFETY: table and buffers stay in the slot, as for `post`.
+            unsafe { self.ring.post_table(address, length) };
+        }
+        Ok(())
+    }
+
+    /// A table of the `count` buffers of a large frame, and its length in bytes.
+    fn write_table(&self, packet: &Packet, count: usize) -> Option<(Packet, u32)> {
+        let count = u16::try_from(count).ok()?;
+        let mut table = self.pool.take()?;
+        let places = table.space_mut().get_mut(TABLE..)?;
+        let (places, _) = places.as_chunks_mut::<DESCRIPTOR>();
+        let places = places.get_mut(..usize::from(count))?;
+        for ((number, place), piece) in (0..).zip(places).zip(packet.pieces()) {
+            // The header is in front of the first.
+            let header = if number == 0 { HEADER } else { 0 };
+            let address = piece.device - header as u64;
+            *place = table_entry(number, count, address, (header + piece.length) as u32);
+        }
+        Some((table, u32::from(count) * DESCRIPTOR as u32))
+    }
+
+    /// Whether large frames are with the device.
+    #[inline]
+    pub(crate) fn has_large(&self) -> bool {
+        self.large > 0
+    }
+
+    /// Frees the buffers of the next frame that the device returned, large or not. False,
+    /// and the queue is broken, if the slot is not with the device.
+    pub(crate) fn free(&mut self) -> bool {
+        let used = self.ring.take();
+        let slot = self.slots.get_mut(used.id as usize);
+        match slot.map_or(NONE, |slot| core::mem::replace(slot, NONE)) {
+            NONE => self.break_off(),
+            index if index & LARGE != 0 => {
+                let freed = self.pool.give_back_all(index & !LARGE);
+                self.large = self.large.saturating_sub(freed);
+            }
+            // SAFETY: as in `take`.
+            index => drop(unsafe { self.pool.packet(index) }),
+        }
+        !self.is_broken()
     }
 
     /// Shows the device what was posted.
@@ -210,7 +286,8 @@ impl Queue {
 
     /// Takes the next packet that the device returned, as it is when it is taken from its
     /// pool, with the length that the device gave. Breaks the queue, and has none, if the
-    /// slot is not with the device.
+    /// slot is not with the device. Not for a queue that [has](Queue::has_large) large
+    /// frames.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<(Packet, u32)> {
         let used = self.ring.take();

@@ -1,4 +1,5 @@
-//! A split virtqueue whose buffers are one descriptor each (virtio 1.2, 2.7).
+//! A split virtqueue whose buffers are one descriptor each (virtio 1.2, 2.7); that of a
+//! large frame leads to a table with those of its buffers (2.7.5.3).
 //!
 //! Entry `n` of the available ring is descriptor `n` for ever, so there are no chains
 //! to follow, no free list in memory that the device can write, and nothing to write but
@@ -14,6 +15,27 @@ use crate::dma::DmaMemory;
 
 /// The device writes the buffer (`VIRTQ_DESC_F_WRITE`).
 pub(super) const WRITE: u16 = 2;
+
+/// Another descriptor follows, in a table (`VIRTQ_DESC_F_NEXT`).
+const NEXT: u16 = 1;
+
+/// The buffer is a table of descriptors (`VIRTQ_DESC_F_INDIRECT`).
+const INDIRECT: u16 = 4;
+
+/// Bytes of a descriptor in a table.
+pub(crate) const DESCRIPTOR: usize = size_of::<Descriptor>();
+
+/// Descriptor `number` of a table of `count`, for a buffer that the device reads.
+pub(crate) fn table_entry(number: u16, count: u16, address: u64, length: u32) -> [u8; DESCRIPTOR] {
+    let more = number + 1 < count;
+    let flags = if more { NEXT } else { 0 };
+    let next = if more { number + 1 } else { 0 };
+    let word = u128::from(address)
+        | u128::from(length) << 64
+        | u128::from(flags) << 96
+        | u128::from(next) << 112;
+    word.to_le_bytes()
+}
 
 /// The driver needs no interrupt (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
 pub(super) const NO_INTERRUPT: u16 = 1;
@@ -152,8 +174,25 @@ impl Ring {
     /// the slot; the slot is not with the device.
     #[inline]
     pub(crate) unsafe fn post(&mut self, address: u64, length: u32, writable: bool) {
-        // Two words: each store may have to wait for the device's end of the line.
         let flags = if writable { WRITE } else { 0 };
+        // SAFETY: the caller's promise.
+        unsafe { self.offer(address, length, flags) };
+    }
+
+    /// The same of a buffer that is a table of descriptors, `length` bytes of it.
+    ///
+    /// # Safety
+    /// As of [`Ring::post`], for the table and all that it names.
+    pub(crate) unsafe fn post_table(&mut self, address: u64, length: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.offer(address, length, INDIRECT) };
+    }
+
+    /// # Safety
+    /// See [`Ring::post`].
+    #[inline(always)]
+    unsafe fn offer(&mut self, address: u64, length: u32, flags: u16) {
+        // Two words: each store may have to wait for the device's end of the line.
         let rest = u64::from(length) | u64::from(flags) << 32;
         let at = self.slot();
         // SAFETY: below the size by the mask, so in the descriptor table; the

@@ -1,5 +1,7 @@
 //! The driver against a device in memory.
 
+mod large;
+
 use proptest::prelude::*;
 use virtio_drivers::transport::DeviceType;
 
@@ -17,7 +19,14 @@ fn pool(count: usize) -> &'static Pool {
 
 fn start(device: &Handle, pool: &'static Pool) -> Result<VirtioNet<Handle>, Error> {
     let mut wiring = device.clone();
-    VirtioNet::new(device.clone(), &mut wiring, &mut HostMemory, pool, Some(0))
+    VirtioNet::new(
+        device.clone(),
+        &mut wiring,
+        &mut HostMemory,
+        pool,
+        Some(0),
+        true,
+    )
 }
 
 fn running(features: Features) -> (VirtioNet<Handle>, Handle, &'static Pool) {
@@ -197,7 +206,7 @@ fn frames_that_the_device_describes_wrongly_are_counted() {
     let free = pool.available();
     let none = [0; HEADER];
     let many = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0];
-    let segmented = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let segmented = [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
     for header in [none, many, segmented] {
         assert!(device.deliver(header, &[&frame(60)]));
     }

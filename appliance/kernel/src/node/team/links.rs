@@ -99,7 +99,7 @@ impl Links {
     pub fn steer(&mut self, side: Side, pool: &Pool, burst: &mut Burst) -> u64 {
         let mut lost = 0;
         for packet in core::mem::take(burst) {
-            let to = match self.steering.place(side, packet.bytes()) {
+            let to = match self.steering.place(side, packet.front()) {
                 Place::Anywhere => self.own,
                 Place::First => 0,
                 Place::Owner(number) => number,
@@ -122,24 +122,32 @@ impl Links {
         lost
     }
 
-    /// Takes frames that others gave, by the side that they came in on.
+    /// Takes frames that others gave, by the side that they came in on; a large one by
+    /// itself.
     pub fn take(&mut self, pool: &'static Pool, trunk: &mut Burst, uplink: &mut Burst) {
         for peer in self.peers.iter_mut().flatten() {
             while !trunk.is_full() && !uplink.is_full() {
+                let is_large = peer.frames_from.peek().map(|it| it.frame.is_large());
+                if is_large == Some(true) && !(trunk.is_empty() && uplink.is_empty()) {
+                    return;
+                }
                 let Some(Handed { side, frame }) = peer.frames_from.dequeue() else {
                     break;
                 };
-                peer.owed += 1;
                 // All pools are over the same memory.
                 let Ok(packet) = pool.adopt(frame) else {
                     continue;
                 };
+                peer.owed += packet.buffers();
                 let burst = match side {
                     Side::Trunk => &mut *trunk,
                     Side::Uplink => &mut *uplink,
                 };
                 // There is room, as the loop's condition says.
                 let _ = burst.push(packet);
+                if is_large == Some(true) {
+                    return;
+                }
             }
         }
     }
