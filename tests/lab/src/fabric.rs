@@ -34,6 +34,15 @@ pub enum Underlay {
     Ipv6,
 }
 
+/// What the vSwitch leaves to NICs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offloads {
+    /// Nothing: it copies frames as they are.
+    Off,
+    /// It passes large TCP frames on, and checksums that are yet to be completed.
+    On,
+}
+
 /// Devices of one hypervisor in the fabric's namespace.
 #[derive(Debug, Clone)]
 pub struct Ports {
@@ -49,14 +58,15 @@ pub struct Ports {
 #[derive(Debug)]
 pub struct Fabric {
     ovs: Ovs,
+    offloads: Offloads,
     netns: Netns,
 }
 
 impl Fabric {
     /// Starts the vSwitch and makes the underlay.
-    pub fn start(dir: &Path) -> Result<Fabric> {
+    pub fn start(dir: &Path, offloads: Offloads) -> Result<Fabric> {
         let netns = Netns::create()?;
-        let ovs = Ovs::start(&netns, &dir.join("ovs"))?;
+        let ovs = Ovs::start(&netns, &dir.join("ovs"), offloads)?;
         netns.ip(&format!(
             "link add {UNDERLAY} address 02:00:c0:00:02:01 mtu {UNDERLAY_MTU} \
              type bridge mcast_snooping 0"
@@ -66,7 +76,11 @@ impl Fabric {
         netns.ip(&format!(
             "addr add {CONTROL_ADDRESS6}/64 dev {UNDERLAY} nodad"
         ))?;
-        Ok(Fabric { ovs, netns })
+        Ok(Fabric {
+            ovs,
+            offloads,
+            netns,
+        })
     }
 
     /// The namespace with the switches, in which the control plane runs too.
@@ -89,6 +103,12 @@ impl Fabric {
                 .ip(&format!("tuntap add dev {tap} mode tap vnet_hdr {queues}"))?;
             // The host itself must not speak on the NVE's cables.
             self.disable_ipv6(tap)?;
+        }
+        if self.offloads == Offloads::On {
+            // The switch has large frames cut to what fits the device that it sends them
+            // to, whatever their sender said.
+            self.netns
+                .ip(&format!("link set {} mtu {VM_MTU}", ports.trunk))?;
         }
         self.ovs.add_trunk(&ports.bridge, &ports.trunk)?;
         self.join_underlay(&ports.uplink)?;
@@ -114,8 +134,10 @@ impl Fabric {
             end.path().display()
         ))?;
         self.disable_ipv6(device)?;
-        // The switch copies frames as they are, so checksums must be complete.
-        end.output(Command::new("ethtool").args(["-K", "eth0", "tx", "off"]))?;
+        if self.offloads == Offloads::Off {
+            // The switch copies frames as they are, so checksums must be complete.
+            end.output(Command::new("ethtool").args(["-K", "eth0", "tx", "off"]))?;
+        }
         Ok(end)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::fabric::{Fabric, Ports, Underlay};
+use crate::fabric::{Fabric, Offloads, Ports, Underlay};
 use crate::nve::{Identity, Nve};
 use uuid::Uuid;
 
@@ -42,8 +42,13 @@ impl Lab {
     /// Makes two hypervisors without guests, with logs in `dir`, for appliances with so
     /// many processors.
     pub fn two_hypervisors(dir: &Path, underlay: Underlay, processors: u8) -> Result<Lab> {
+        Lab::with(Offloads::Off, dir, underlay, processors)
+    }
+
+    /// The same with a vSwitch that has such offloads.
+    pub fn with(offloads: Offloads, dir: &Path, underlay: Underlay, processors: u8) -> Result<Lab> {
         fs::create_dir_all(dir)?;
-        let fabric = Fabric::start(dir)?;
+        let fabric = Fabric::start(dir, offloads)?;
         let hypervisors = [('a', 11), ('b', 12)]
             .into_iter()
             .map(|(letter, number)| {

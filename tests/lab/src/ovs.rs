@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::fabric::Offloads;
 use crate::netns::Netns;
 use crate::process::{self, Daemon};
 use crate::wait;
@@ -25,7 +26,7 @@ pub struct Ovs {
 
 impl Ovs {
     /// Starts a vSwitch in `netns` with all its files in `dir`.
-    pub fn start(netns: &Netns, dir: &Path) -> Result<Ovs> {
+    pub fn start(netns: &Netns, dir: &Path, offloads: Offloads) -> Result<Ovs> {
         std::fs::create_dir_all(dir)?;
         let conf = dir.join("conf.db");
         process::output(
@@ -42,18 +43,21 @@ impl Ovs {
         wait::until_true("ovsdb-server", Duration::from_secs(10), || {
             Ok(dir.join("db.sock").exists())
         })?;
+        // It reads this once, when it starts.
+        let tso = format!("userspace-tso-enable={}", offloads == Offloads::On);
+        let mut vsctl = command("ovs-vsctl", dir);
+        vsctl.args(["--no-wait", "--", "init", "--", "set", "Open_vSwitch", "."]);
+        netns.output(vsctl.arg(format!("other_config:{tso}")))?;
         let mut vswitchd = command("ovs-vswitchd", dir);
         vswitchd.arg(&remote);
         let log = dir.join("vswitchd.log");
         let vswitchd = Daemon::spawn("ovs-vswitchd", netns, &mut vswitchd, &log)?;
-        let ovs = Ovs {
+        Ok(Ovs {
             _vswitchd: vswitchd,
             _database: database,
             dir: dir.to_owned(),
             netns: netns.clone(),
-        };
-        ovs.vsctl("--no-wait init")?;
-        Ok(ovs)
+        })
     }
 
     /// Adds a bridge with the userspace datapath. Bridges are isolated.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
 use crate::control::Control;
-use crate::fabric::Underlay;
+use crate::fabric::{Offloads, Underlay};
 use crate::lab::Lab;
 use crate::matrix::{Matrix, Peer};
 pub use crate::neutron::text;
@@ -83,7 +83,17 @@ impl Site {
 
     /// [`start`](Self::start) with VTEPs of that version of IP.
     pub fn start_over(underlay: Underlay, dir: &Path, artifacts: &Artifacts) -> Result<Site> {
-        let lab = Lab::two_hypervisors(dir, underlay, artifacts.processors)?;
+        Site::start_with(Offloads::Off, underlay, dir, artifacts)
+    }
+
+    /// [`start_over`](Self::start_over) with a vSwitch that has such offloads.
+    pub fn start_with(
+        offloads: Offloads,
+        underlay: Underlay,
+        dir: &Path,
+        artifacts: &Artifacts,
+    ) -> Result<Site> {
+        let lab = Lab::with(offloads, dir, underlay, artifacts.processors)?;
         let control = Control::start(&lab, artifacts)?;
         let mut site = Site {
             guests: Vec::new(),

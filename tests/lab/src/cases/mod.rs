@@ -1,5 +1,6 @@
 //! The end-to-end tests, one for each promise of the product.
 
+mod bulk;
 mod capacity;
 mod connectivity;
 mod dhcp;
@@ -218,6 +219,12 @@ const CASES: &[Case] = &[
         shows: "senders learn the MTU of a way, and what may be fragmented is",
         alone: false,
         run: mtu::run,
+    },
+    Case {
+        name: "bulk-tcp",
+        shows: "bulk TCP arrives by large frames on one NVE, and in segments across NVEs",
+        alone: true,
+        run: bulk::run,
     },
     Case {
         name: "trace",
