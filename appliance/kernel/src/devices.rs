@@ -228,7 +228,9 @@ impl fmt::Display for Names {
 fn open(space: &ConfigSpace, at: DeviceFunction) -> Result<Candidate, virtio::Error> {
     let (mut transport, wiring) = virtio::pci::open::<Machine, _>(space, at, &mut Machine)?;
     let (mac, mtu) = virtio::announced(&mut transport)?;
-    let pairs = virtio::announced_pairs(&mut transport);
+    // Each pair has an interrupt, unless none has.
+    let interrupts = pci::msix_entries(space, at).unwrap_or(u16::MAX);
+    let pairs = virtio::announced_pairs(&mut transport).min(interrupts);
     Ok(Candidate {
         at,
         transport,

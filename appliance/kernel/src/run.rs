@@ -63,17 +63,12 @@ pub fn run(
         info!("processors: {count} used, for want of queues or memory");
     }
     stations::have(&processors);
-    let mut pools = make_pools(nics.trunk_mtu.max(nics.uplink_mtu), count).into_iter();
-    let mut next_pool = || {
-        let pool = pools.next();
-        pool.unwrap_or_else(|| give_up(Exit::Memory, "memory: not enough for packet buffers"))
+    let pools = make_pools(nics.trunk_mtu.max(nics.uplink_mtu), count);
+    let mut seats = nics.trunk.into_iter().zip(nics.uplink).zip(pools);
+    let Some(((trunk, uplink), pool)) = seats.next() else {
+        give_up(Exit::Nic, "nic: no queues");
     };
-    let (mut trunks, mut uplinks) = (nics.trunk.into_iter(), nics.uplink.into_iter());
-    let mut next_queues = || {
-        let pairs = trunks.next().zip(uplinks.next());
-        pairs.unwrap_or_else(|| give_up(Exit::Nic, "nic: no queues"))
-    };
-    let ((trunk, uplink), pool) = (next_queues(), next_pool().open());
+    let pool = pool.open();
     let (trunk, uplink) = (trunk.attach(pool), uplink.attach(pool));
     let mac = Mac(uplink.mac());
     let addresses = setup::addresses(config, mac, nics.uplink_mtu, seed(entropy));
@@ -87,27 +82,25 @@ pub fn run(
     let team = Team::new(count, stations::wake);
     let mut links = Links::all(&team, Steering::new(count, !addresses.seed)).into_iter();
     let first_links = links.next().filter(|_| count > 1);
-    let datapath = datapaths.make(match count {
-        1 => Role::Only,
-        _ => Role::First,
-    });
-    for links in links {
-        let (trunk, uplink) = next_queues();
+    let role = first_links.as_ref().map_or(Role::Only, |_| Role::First);
+    let datapath = datapaths.make(role);
+    for (((trunk, uplink), pool), links) in seats.zip(links) {
         stations::take(Station {
             trunk,
             uplink,
-            pool: next_pool(),
+            pool,
             datapath: datapaths.make(Role::Other),
             links,
             interrupts: nics.interrupts,
         });
     }
     let boot_us = time::since_boot().0 / 1000;
+    let session = setup::session(config, datapath.tables().capacity(), boot_us);
     let mut node = Node::new(Parts {
         trunk,
         uplink,
         pool,
-        session: setup::session(config, datapath.tables().capacity(), boot_us),
+        session,
         datapath,
         addresses,
         shims: config.shims.clone(),

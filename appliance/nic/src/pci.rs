@@ -156,6 +156,18 @@ pub fn in_bar<C: Access>(
     Some(address + u64::from(offset))
 }
 
+/// How many entries the function's MSI-X table has; `None` if it has none.
+pub fn msix_entries<C: Access>(access: &C, at: DeviceFunction) -> Option<u16> {
+    let list = capabilities(access, at)?;
+    let (capability, _) = list.iter().find(|(_, id)| *id == MSIX)?;
+    Some(entries(access.read_word(at, *capability)))
+}
+
+/// The number of entries in a capability's first word: less one, in the upper half.
+fn entries(control: u32) -> u16 {
+    (control >> 16) as u16 % 0x800 + 1
+}
+
 /// Turns MSI-X on with the first entries of the table sending `messages`, as far as it
 /// has entries, and returns how many that are. All others stay masked, as they are after
 /// a reset.
@@ -167,8 +179,6 @@ pub fn enable_msix<C: Access>(
 ) -> Result<u16, MsixError> {
     /// Bytes of a table entry.
     const ENTRY: u32 = 16;
-    /// The number of entries, less one, in the same half.
-    const LAST: u32 = 0x7ff;
     /// Message control, in the upper half of the capability's first word.
     const ENABLE: u32 = 1 << 31;
     const FUNCTION_MASK: u32 = 1 << 30;
@@ -183,7 +193,7 @@ pub fn enable_msix<C: Access>(
     let table = access.read_word(at, place);
     let (bar, offset) = ((table & 7) as u8, table & !7);
     let control = access.read_word(at, *capability);
-    let count = messages.len().min((control >> 16 & LAST) as usize + 1);
+    let count = messages.len().min(entries(control).into());
     let length = count as u32 * ENTRY;
     let address = in_bar(access, at, bar, offset, length).ok_or(MsixError::Table)?;
     let words = registers
@@ -193,12 +203,12 @@ pub fn enable_msix<C: Access>(
     if count == 0 || !words.is_aligned() {
         return Err(MsixError::Table);
     }
-    let entries = messages.iter().take(count).flat_map(|message| {
+    let written = messages.iter().take(count).flat_map(|message| {
         let unmasked = 0;
         let [low, high] = [message.address as u32, (message.address >> 32) as u32];
         [low, high, message.data, unmasked]
     });
-    for (i, word) in entries.enumerate() {
+    for (i, word) in written.enumerate() {
         // SAFETY: one of the entries' words, mapped just now and aligned.
         unsafe { words.add(i).write_volatile(word) };
     }
