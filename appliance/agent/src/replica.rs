@@ -22,6 +22,8 @@ pub enum Change {
     Delete(Key),
     /// Applies all of it.
     Commit(Commit),
+    /// Forgets it, if one is open.
+    Abandon,
 }
 
 /// There is no memory to tell the others.
@@ -56,6 +58,10 @@ impl<T: TableStore> Replica<T> {
             }
             Change::Put(record) => self.open()?.put(*record),
             Change::Delete(key) => self.open()?.delete(*key),
+            Change::Abandon => {
+                self.open = None;
+                Ok(())
+            }
             Change::Commit(commit) => {
                 let open = self.open.take().ok_or(Refusal::NoTransaction)?;
                 node.update(now, |tables| open.commit(*commit, tables))

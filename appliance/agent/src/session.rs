@@ -474,6 +474,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
                 Ok(()) => Ok(()),
                 Err(reason) => {
                     let generation = open.generation();
+                    abandon(node);
                     self.refuse(generation, reason)
                 }
             },
@@ -496,6 +497,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         let committing = clock();
         if let Err(reason) = node.update(committing, |tables| open.commit(commit, tables)) {
             self.pending = Pending::Nothing;
+            abandon(node);
             return Ok(self.outbox.queue(&refused(asked, reason))?);
         }
         // Nothing is lost: there is room for a commit.
@@ -515,6 +517,12 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         self.pending = Pending::Refused;
         Ok(self.outbox.queue(&refused(generation, reason))?)
     }
+}
+
+/// Nothing will come of the open transaction.
+fn abandon<N: Node>(node: &mut N) {
+    // Who is not told forgets it when the next one begins.
+    let _ = node.tell(&Change::Abandon);
 }
 
 fn told(result: Result<(), OutOfMemory>) -> Result<(), Refusal> {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU8;
 
 use nve_agent::{
-    Action, CloseReason, Entropy, NoEntropy, Node, Phase, PrivateKey, Session, SessionConfig,
-    TableStore,
+    Action, Change, CloseReason, Entropy, NoEntropy, Node, OutOfMemory, Phase, PrivateKey, Session,
+    SessionConfig, TableStore,
 };
 use nve_datapath::{Config, Datapath, Nanos, TableError, Tables, Uplink, connections};
 use nve_protocol::inspect::{Done, Failure, Part, Question, Source, Step};
@@ -25,6 +25,8 @@ pub const NVE_KEY: [u8; 32] = [9; 32];
 pub struct Model {
     pub records: BTreeMap<Key, Record>,
     pub limit: usize,
+    /// What was told of transactions.
+    pub told: Vec<Change>,
 }
 
 impl Model {
@@ -32,6 +34,7 @@ impl Model {
         Model {
             records: BTreeMap::new(),
             limit,
+            told: Vec::new(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Model {
         Model {
             records,
             limit: usize::MAX,
+            told: Vec::new(),
         }
     }
 }
@@ -65,7 +69,7 @@ impl TableStore for Model {
     }
 
     fn replace(&mut self, other: Self) {
-        *self = other;
+        self.records = other.records;
     }
 
     fn digest(&self) -> TableDigest {
@@ -82,6 +86,11 @@ impl Node for Model {
 
     fn update<R>(&mut self, _: Nanos, change: impl FnOnce(&mut Model) -> R) -> R {
         change(self)
+    }
+
+    fn tell(&mut self, change: &Change) -> Result<(), OutOfMemory> {
+        self.told.push(*change);
+        Ok(())
     }
 
     /// As many parts as the question's cursor says, and the end.

@@ -1,7 +1,7 @@
 //! Transactions: all or nothing, whatever happens on the way.
 
-use nve_agent::Phase;
-use nve_datapath::Tables;
+use nve_agent::{Change, Phase, Replica};
+use nve_datapath::{Nanos, Tables};
 use nve_protocol::*;
 use proptest::prelude::*;
 
@@ -78,6 +78,37 @@ fn a_table_that_fills_up_is_rolled_back() {
         assert_eq!(pair.transact(&messages), refused(6, Refusal::TableFull));
         assert_eq!(pair.tables.records, before.records);
     }
+}
+
+#[test]
+fn who_makes_the_steps_that_were_told_has_the_same_tables() {
+    let (mut pair, before) = filled();
+    let model = Model::of(&(1..12).map(record).collect::<Vec<_>>());
+    let mut messages = puts(6, false, &[record(10), record(11)], &model);
+    messages.insert(1, ToNve::Delete(record(0).key()));
+    assert_eq!(generation(&pair.transact(&messages)), Some(6));
+    for full in [false, true] {
+        let messages = puts(7, full, &[record(20)], &before);
+        assert_eq!(
+            pair.transact(&messages),
+            refused(7, Refusal::DigestMismatch)
+        );
+        assert_eq!(pair.tables.told.last(), Some(&Change::Abandon));
+    }
+    pair.tables.limit = 12;
+    let many: Vec<_> = (50..63).map(record).collect();
+    let messages = puts(7, true, &many, &before);
+    assert_eq!(pair.transact(&messages), refused(7, Refusal::TableFull));
+    assert_eq!(pair.tables.told.last(), Some(&Change::Abandon));
+    let (mut other, mut replica) = (Model::new(12), Replica::new());
+    for change in &pair.tables.told {
+        replica.follow(change, Nanos(1), &mut other).unwrap();
+    }
+    assert_eq!(other.records, pair.tables.records);
+    assert_eq!(other.records, model.records);
+    let late = Change::Put(record(1));
+    let outcome = replica.follow(&late, Nanos(1), &mut other);
+    assert_eq!(outcome, Err(Refusal::NoTransaction));
 }
 
 #[test]

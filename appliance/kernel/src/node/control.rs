@@ -74,7 +74,7 @@ impl<E: Entropy> Control<E> {
             return Nanos(u64::MAX);
         }
         for _ in 0..STEPS {
-            self.follow_link(now, host.socket());
+            self.follow_link(now, host.socket(), led);
             // Others do what was done first, and answer what they were asked.
             let behind = led.is_behind();
             let more = behind || self.receive(host.socket(), led);
@@ -91,7 +91,7 @@ impl<E: Entropy> Control<E> {
                 Action::Dial(index) => self.dial(index, host),
                 Action::Close(reason) => {
                     warn!("control: {reason}");
-                    self.hang_up(now, host.socket());
+                    self.hang_up(now, host.socket(), led);
                 }
                 Action::Report => self.session.report(now, &stats(led)),
                 Action::WaitUntil(_) if more || waits => return now,
@@ -102,7 +102,7 @@ impl<E: Entropy> Control<E> {
     }
 
     /// Tells the session what became of its connection.
-    fn follow_link(&mut self, now: Nanos, socket: &mut Socket<'_>) {
+    fn follow_link(&mut self, now: Nanos, socket: &mut Socket<'_>, led: &mut Led<'_>) {
         match self.link {
             Link::Closed => {}
             Link::Opening => match socket.state() {
@@ -111,21 +111,22 @@ impl<E: Entropy> Control<E> {
                     self.link = Link::Open;
                     self.session.connected(now);
                 }
-                _ => self.hang_up(now, socket),
+                _ => self.hang_up(now, socket, led),
             },
             Link::Open => {
                 // What came before the end is still to be read.
                 if !socket.may_recv() && !socket.can_recv() {
-                    self.hang_up(now, socket);
+                    self.hang_up(now, socket, led);
                 }
             }
         }
     }
 
-    fn hang_up(&mut self, now: Nanos, socket: &mut Socket<'_>) {
+    fn hang_up(&mut self, now: Nanos, socket: &mut Socket<'_>, led: &mut Led<'_>) {
         socket.abort();
         self.link = Link::Closed;
         self.session.disconnected(now);
+        led.abandon();
     }
 
     /// Gives the session bytes up to the end of a frame; true if there are more.

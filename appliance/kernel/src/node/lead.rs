@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use nve_agent::{Change, OutOfMemory};
+use nve_agent::{Change, Node as _, OutOfMemory};
 use nve_datapath::{Datapath, Nanos, NextHop, Tables};
 use nve_protocol::inspect::{Part, Question};
 
@@ -37,7 +37,12 @@ impl Lead {
 
     /// Tells the others of next hops that the datapath has learned of.
     pub fn pass_on(&mut self, datapath: &mut Datapath) {
-        self.learned.extend(datapath.take_learned());
+        for next in datapath.take_learned() {
+            if self.learned.try_reserve(1).is_err() {
+                return self.team.split();
+            }
+            self.learned.push_back(next);
+        }
         while let Some(next) = self.learned.front().copied() {
             if self.team.tell(|| Mail::NextHop(next)).is_err() {
                 return;
@@ -69,6 +74,12 @@ impl Led<'_> {
     /// The answer that others were asked for, once it is whole.
     pub fn take_answer(&mut self, now: Nanos) -> Option<Vec<Part>> {
         self.lead.as_mut()?.inquiry.poll(now, self.datapath)
+    }
+
+    /// Has the others forget the transaction that is open.
+    pub fn abandon(&mut self) {
+        // Who is not told forgets it when the next one begins.
+        let _ = self.tell(&Change::Abandon);
     }
 
     /// Whether others have been asked and have not answered.
