@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Longest encoding of a message, line feed included, in bytes.
-pub const MAX_MESSAGE: usize = 2048;
+pub const MAX_MESSAGE: usize = 3072;
 
 /// A message could not be encoded: the room left is too small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
