@@ -39,7 +39,10 @@ impl SharedMeters {
             return true;
         };
         let mut meter = place.0.lock();
-        meter.as_mut().is_none_or(|meter| meter.admit(now, bytes))
+        // Who was held up comes with an older time than others had: no clock was set back.
+        meter
+            .as_mut()
+            .is_none_or(|meter| meter.admit(now.max(meter.last), bytes))
     }
 
     /// Whether a frame would pass now.
