@@ -15,7 +15,7 @@ use nve_protocol::inspect::Probe;
 
 use crate::Side;
 use crate::packet::{Headers, Ip, protocol};
-use crate::wire::{array, ethernet, ipv4, ipv6, udp, vxlan};
+use crate::wire::{array, ethernet, ipv4, ipv6, u16_at, udp, vxlan};
 
 /// Whom a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +80,18 @@ impl Steering {
 fn inner(frame: &[u8]) -> Option<&[u8]> {
     let packet = frame.get(ethernet::HEADER..)?;
     let ethertype: [u8; 2] = array(frame, ethernet::ADDRESSES)?;
-    let (number, header) = match u16::from_be_bytes(ethertype) {
-        ethernet::IPV4 => (packet.get(9)?, usize::from(packet.first()? & 0x0f) * 4),
-        ethernet::IPV6 => (packet.get(6)?, ipv6::HEADER),
+    let (number, header, end) = match u16::from_be_bytes(ethertype) {
+        ethernet::IPV4 => {
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            (packet.get(9)?, header, usize::from(u16_at(packet, 2)?))
+        }
+        ethernet::IPV6 => {
+            let end = ipv6::HEADER + usize::from(u16_at(packet, 4)?);
+            (packet.get(6)?, ipv6::HEADER, end)
+        }
         _ => return None,
     };
-    let datagram = packet.get(header.max(ipv4::HEADER)..)?;
+    let datagram = packet.get(header.max(ipv4::HEADER)..end)?;
     let tunnelled = *number == protocol::UDP && udp::destination(datagram) == Some(vxlan::PORT);
     match tunnelled {
         true => datagram.get(udp::HEADER + vxlan::HEADER..),
@@ -99,32 +105,36 @@ fn pair(frame: &[u8]) -> Option<[u64; 2]> {
         Ok((_, ethertype)) => (ethertype, ethernet::HEADER + ethernet::TAG),
         Err(ethertype) => (ethertype, ethernet::HEADER),
     };
-    let quick = match ethertype {
-        ethernet::IPV4 => quick_v4(frame, at),
-        ethernet::IPV6 => quick_v6(frame, at),
+    let (is_plain, own) = match ethertype {
+        ethernet::IPV4 => of_ipv4(frame, at)?,
+        ethernet::IPV6 => of_ipv6(frame, at)?,
         _ => return None,
     };
-    quick.or_else(|| slow(frame))
+    match is_plain {
+        true => Some(own),
+        // Of a probe there may be less than its headers say.
+        false => slow(frame).or(Some(own)),
+    }
 }
 
-/// Of what is surely no ICMP error.
-fn quick_v4(frame: &[u8], at: usize) -> Option<[u64; 2]> {
+/// Its own pair, and whether it surely is no ICMP error.
+fn of_ipv4(frame: &[u8], at: usize) -> Option<(bool, [u64; 2])> {
     let header: [u8; ipv4::HEADER] = array(frame, at)?;
     let [.., a, b, c, d, e, f, g, h] = header;
     let (source, destination) = ([a, b, c, d], [e, f, g, h]);
     let [source, destination] = [source, destination].map(|it| u64::from(u32::from_ne_bytes(it)));
-    (header[9] != protocol::ICMP).then_some([source + destination, source ^ destination])
+    let pair = [source + destination, source ^ destination];
+    Some((header[9] != protocol::ICMP, pair))
 }
 
 /// The same.
-fn quick_v6(frame: &[u8], at: usize) -> Option<[u64; 2]> {
+fn of_ipv6(frame: &[u8], at: usize) -> Option<(bool, [u64; 2])> {
     let [next]: [u8; 1] = array(frame, at + 6)?;
     let addresses: [u8; 32] = array(frame, at + 8)?;
-    matches!(next, protocol::TCP | protocol::UDP).then(|| {
-        let (words, _) = addresses.as_chunks::<8>();
-        let word = |at: usize| words.get(at).copied().map_or(0, u64::from_ne_bytes);
-        mixed(u128_of(word(0), word(1)), u128_of(word(2), word(3)))
-    })
+    let (words, _) = addresses.as_chunks::<8>();
+    let word = |at: usize| words.get(at).copied().map_or(0, u64::from_ne_bytes);
+    let pair = mixed(u128_of(word(0), word(1)), u128_of(word(2), word(3)));
+    Some((matches!(next, protocol::TCP | protocol::UDP), pair))
 }
 
 /// Of any packet, and of the one that an ICMP error quotes.

@@ -109,6 +109,7 @@ impl<N: Nic> Follower<N> {
 impl<N: Nic> Looped for Follower<N> {
     fn poll(&mut self, now: Nanos) -> Turn {
         let mut busy = self.forwarder.poll(now);
+        self.forwarder.drop_host_frames(now);
         busy |= self.read_mail(now);
         if now >= self.due {
             self.due = self.forwarder.tick(now);

@@ -120,6 +120,14 @@ impl<N: Nic> Forwarder<N> {
         self.host.pop_front()
     }
 
+    /// Drops what waits for the host stack, where there is none: frames that only look as
+    /// if they came out of a tunnel.
+    pub fn drop_host_frames(&mut self, now: Nanos) {
+        while self.host.pop_front().is_some() {
+            self.datapath.count_drop(now, DropReason::NotForUs);
+        }
+    }
+
     /// Forwards a burst from each side; false if there was none.
     #[inline]
     pub fn poll(&mut self, now: Nanos) -> bool {

@@ -12,7 +12,7 @@ use core::mem;
 
 use nve_datapath::steering::{Place, Steering};
 use nve_datapath::{Datapath, Nanos};
-use nve_protocol::inspect::{Captured, Done, Dropped, Failure, Part, Question};
+use nve_protocol::inspect::{Captured, Done, Dropped, Failure, MAX_PARTS, Part, Question};
 
 use super::team::Team;
 
@@ -28,8 +28,12 @@ pub struct Inquiry {
     open: Option<Open>,
     /// Of each processor, the last of its drops that is in the first one's log.
     drops_seen: Vec<u64>,
+    /// The capture that the last question was for.
+    capture: u32,
     /// Of each processor, pieces of a captured frame that has not come to its end.
     pieces: Vec<Vec<Part>>,
+    /// Pieces of a capture that had no room in its last answer.
+    kept: Vec<Part>,
 }
 
 /// A question that was put to others.
@@ -50,7 +54,9 @@ impl Inquiry {
             number: 0,
             open: None,
             drops_seen: alloc::vec![0; count],
+            capture: 0,
             pieces: alloc::vec![Vec::new(); count],
+            kept: Vec::new(),
         }
     }
 
@@ -68,6 +74,7 @@ impl Inquiry {
         datapath: &mut Datapath,
     ) -> Option<Vec<Part>> {
         self.open = None;
+        self.forget_other_captures(question);
         let others: Vec<usize> = match question {
             Question::Trace(probe) => match self.steering.place_of(probe) {
                 Place::Owner(number) => alloc::vec![number],
@@ -114,6 +121,17 @@ impl Inquiry {
             question, answers, ..
         } = self.open.take()?;
         Some(self.join(now, &question, answers, datapath))
+    }
+
+    /// Pieces of another capture's frames are nobody's.
+    fn forget_other_captures(&mut self, question: &Question) {
+        if let Question::Capture(wanted) = question
+            && wanted.id != self.capture
+        {
+            self.capture = wanted.id;
+            self.kept.clear();
+            self.pieces.iter_mut().for_each(Vec::clear);
+        }
     }
 
     /// The question as one processor gets it.
@@ -213,7 +231,7 @@ impl Inquiry {
     ) -> Vec<Part> {
         let own = datapath.answer(now, question).into_list();
         let count = self.team.processors() as u64;
-        let (mut whole, mut end) = (Vec::new(), Done::default());
+        let (mut whole, mut end) = (mem::take(&mut self.kept), Done::default());
         for (number, parts) in [(0, own)].into_iter().chain(answers) {
             let Some(pieces) = self.pieces.get_mut(number) else {
                 continue;
@@ -240,6 +258,10 @@ impl Inquiry {
                     failed => return alloc::vec![failed],
                 }
             }
+        }
+        if whole.len() >= MAX_PARTS {
+            self.kept = whole.split_off(MAX_PARTS - 1);
+            end.more = true;
         }
         whole.push(Part::Done(end));
         whole

@@ -249,6 +249,64 @@ fn a_large_frame_goes_to_its_processor_whole() {
     assert_eq!(free(&bench), before, "none is lost");
 }
 
+/// A turn of one processor.
+fn poll(bench: &mut Bench, processor: usize) {
+    let now = bench.now;
+    match processor.checked_sub(1) {
+        None => bench.node.poll(now),
+        Some(other) => bench.others[other].follower.poll(now),
+    };
+}
+
+#[test]
+fn whose_frames_are_taken_first_changes() {
+    let mut bench = team();
+    bench.bring(0, Side::Trunk, &from_vm(1, 2, (1, 2)));
+    let owner = bench.sender(Side::Uplink).unwrap();
+    for (steady, bulky) in [(1, 2), (2, 1)] {
+        let [steady, bulky] = [steady, bulky].map(|away| (owner + away) % PROCESSORS);
+        bench.bring(bulky, Side::Trunk, &bulk(REMOTE, 60_000));
+        poll(&mut bench, bulky);
+        let mut sent = 0;
+        for _ in 0..PROCESSORS {
+            bench.bring(steady, Side::Trunk, &from_vm(1, 2, (1, 2)));
+            poll(&mut bench, steady);
+            poll(&mut bench, owner);
+            sent += bench
+                .nics(Side::Uplink)
+                .nth(owner)
+                .unwrap()
+                .take_sent()
+                .len();
+        }
+        assert!(sent >= 60_000usize.div_ceil(1400), "{sent}");
+        bench.run(Side::Uplink);
+    }
+}
+
+#[test]
+fn what_only_looks_tunnelled_takes_no_buffers() {
+    let mut bench = team();
+    let mut frame = from_remote(10, 1, (2000, 1000));
+    // The outer packet ends before the headers of UDP.
+    frame[16..18].copy_from_slice(&[0, 20]);
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum);
+    let free = |bench: &Bench| -> Vec<usize> {
+        bench.pools().iter().map(|pool| pool.available()).collect()
+    };
+    let before = free(&bench);
+    for _ in 0..200 {
+        for processor in 0..PROCESSORS {
+            bench.bring(processor, Side::Uplink, &frame);
+        }
+        bench.run(Side::Trunk);
+    }
+    let after = free(&bench);
+    assert_eq!(after.iter().sum::<usize>(), before.iter().sum::<usize>());
+}
+
 #[test]
 fn a_processor_that_does_not_run_holds_up_nobody() {
     let mut bench = team();

@@ -46,8 +46,21 @@ pub struct Links {
     peers: Vec<Option<Peer>>,
     steering: Steering,
     team: Arc<Team>,
+    /// Whose frames are taken first in the next turn.
+    next: usize,
     /// Frames that were given away.
     handed: u64,
+}
+
+/// How it went to take a peer's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// There are no more.
+    All,
+    /// There is no more room, or a large frame was taken.
+    Enough,
+    /// A large frame is next, which has to be taken by itself.
+    Blocked,
 }
 
 impl Links {
@@ -60,6 +73,7 @@ impl Links {
                 peers: (0..count).map(|_| None).collect(),
                 steering,
                 team: team.clone(),
+                next: 0,
                 handed: 0,
             })
             .collect();
@@ -123,29 +137,22 @@ impl Links {
     }
 
     /// Takes frames that others gave, by the side that they came in on; a large one by
-    /// itself.
+    /// itself. Everybody has a turn to be the first whose frames are taken.
     pub fn take(&mut self, pool: &'static Pool, trunk: &mut Burst, uplink: &mut Burst) {
-        for peer in self.peers.iter_mut().flatten() {
-            while !trunk.is_full() && !uplink.is_full() {
-                let is_large = peer.frames_from.peek().map(|it| it.frame.is_large());
-                if is_large == Some(true) && !(trunk.is_empty() && uplink.is_empty()) {
-                    return;
-                }
-                let Some(Handed { side, frame }) = peer.frames_from.dequeue() else {
-                    break;
-                };
-                // All pools are over the same memory.
-                let Ok(packet) = pool.adopt(frame) else {
-                    continue;
-                };
-                peer.owed += packet.buffers();
-                let burst = match side {
-                    Side::Trunk => &mut *trunk,
-                    Side::Uplink => &mut *uplink,
-                };
-                // There is room, as the loop's condition says.
-                let _ = burst.push(packet);
-                if is_large == Some(true) {
+        for _ in 0..self.peers.len() {
+            let number = self.next;
+            let following = number + 1;
+            self.next = if following == self.peers.len() {
+                0
+            } else {
+                following
+            };
+            let peer = self.peers.get_mut(number).and_then(Option::as_mut);
+            match peer.map(|peer| peer.take(pool, trunk, uplink)) {
+                None | Some(Taken::All) => {}
+                Some(Taken::Enough) => return,
+                Some(Taken::Blocked) => {
+                    self.next = number;
                     return;
                 }
             }
@@ -180,6 +187,36 @@ impl Links {
 }
 
 impl Peer {
+    fn take(&mut self, pool: &'static Pool, trunk: &mut Burst, uplink: &mut Burst) -> Taken {
+        while !trunk.is_full() && !uplink.is_full() {
+            let Some(next) = self.frames_from.peek() else {
+                return Taken::All;
+            };
+            let is_large = next.frame.is_large();
+            if is_large && !(trunk.is_empty() && uplink.is_empty()) {
+                return Taken::Blocked;
+            }
+            let Some(Handed { side, frame }) = self.frames_from.dequeue() else {
+                return Taken::All;
+            };
+            // All pools are over the same memory.
+            let Ok(packet) = pool.adopt(frame) else {
+                continue;
+            };
+            self.owed += packet.buffers();
+            let burst = match side {
+                Side::Trunk => &mut *trunk,
+                Side::Uplink => &mut *uplink,
+            };
+            // There is room, as the loop's condition says.
+            let _ = burst.push(packet);
+            if is_large {
+                return Taken::Enough;
+            }
+        }
+        Taken::Enough
+    }
+
     fn hand(&mut self, side: Side, packet: Packet) -> Result<(), Packet> {
         if !self.frames_to.ready() {
             return Err(packet);

@@ -188,7 +188,9 @@ impl Team {
     /// Whether all have done what they were told.
     pub fn is_level(&self) -> bool {
         let mut unread = self.seats.iter().map(|seat| &seat.unread);
-        unread.all(|unread| unread.load(Ordering::Acquire) == 0)
+        let all_read = unread.all(|unread| unread.load(Ordering::Acquire) == 0);
+        // Who cannot do what it was told says so before it counts as read.
+        all_read && !self.is_split()
     }
 
     /// Whether somebody has so much to do that nothing more should be sent.
