@@ -24,6 +24,9 @@ use crate::traffic::{Control, Rotation, Traffic, boot_configuration, control, re
 /// Nanoseconds from one burst to the next: 32 frames at 10 million in a second.
 const PACE: u64 = 3_200;
 
+/// Turns until the next hop is resolved, and packets until a flow is settled.
+const ROUNDS: u64 = 3;
+
 /// When a run begins.
 const START: u64 = 1_000_000_000;
 
@@ -82,6 +85,13 @@ pub struct Local {
 impl Local {
     /// An NVE with the tables of `traffic`, whose flows it all knows already.
     pub fn new(traffic: Traffic) -> Result<Local> {
+        let mut local = Local::fresh(traffic)?;
+        local.warm_up()?;
+        Ok(local)
+    }
+
+    /// One that has seen nothing of `traffic` yet.
+    pub fn fresh(traffic: Traffic) -> Result<Local> {
         let text = boot_configuration(None);
         let config = Config::parse(text.as_bytes()).map_err(|error| anyhow!("{error}"))?;
         let mut shared = Shared::new(shared_bytes(&config, HEAP), Pages::Small)?;
@@ -110,23 +120,31 @@ impl Local {
             ports,
             now: Nanos(START),
         };
-        local.warm_up()?;
+        local.resolve()?;
         Ok(local)
     }
 
-    /// Has the NVE resolve its next hop, and sends each flow's frame three times: both
-    /// directions open a connection, then it is answered, then it is settled.
-    fn warm_up(&mut self) -> Result<()> {
-        const ROUNDS: u64 = 3;
-
+    /// Has the NVE resolve its next hop.
+    fn resolve(&mut self) -> Result<()> {
         for _ in 0..ROUNDS {
             self.turn()?;
             self.drain()?;
         }
+        Ok(())
+    }
+
+    /// Sends each flow's frame three times: both directions open a connection, then it is
+    /// answered, then it is settled.
+    fn warm_up(&mut self) -> Result<()> {
+        self.run(ROUNDS * self.bursts())?;
+        Ok(())
+    }
+
+    /// Bursts in which each flow has its turn once.
+    pub fn bursts(&self) -> u64 {
         let longest = self.ports.iter().flat_map(|port| &port.rotation);
         let flows = longest.map(Rotation::flows).max().unwrap_or_default();
-        self.run(ROUNDS * u64::from(flows).div_ceil(BURST as u64))?;
-        Ok(())
+        u64::from(flows).div_ceil(BURST as u64)
     }
 
     /// Sends that many bursts on each side that has something to send.

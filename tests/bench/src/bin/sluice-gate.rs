@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use sluice_bench::clock::Clock;
 use sluice_bench::gate;
 use sluice_bench::local::Local;
 use sluice_bench::traffic::{Flows, Scenario, Sizes, Traffic};
@@ -34,6 +35,20 @@ enum Verb {
         size: Sizes,
         /// How many times 2,000 bursts are timed; the quickest counts.
         #[arg(long, default_value_t = 10)]
+        rounds: u32,
+    },
+    /// Time new connections: each has its first packet, and its first answer.
+    ///
+    /// Example: sluice-gate new S2b --flows 1M
+    New {
+        /// S1a, S1b, S2a, ... S4b.
+        #[arg(default_value = "S2b")]
+        scenario: Scenario,
+        /// Number of flows, two for each connection.
+        #[arg(long, default_value = "1M")]
+        flows: Flows,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
     /// Count instructions per packet with callgrind, and compare with those that are
@@ -74,6 +89,11 @@ fn work(verb: Verb) -> Result<bool> {
             }
             Ok(true)
         }
+        Verb::New {
+            scenario,
+            flows,
+            rounds,
+        } => open(scenario, flows, rounds).map(|()| true),
         Verb::Check { write } => hold(write),
         Verb::Counted { scenario, bursts } => gate::run_counted(scenario, bursts).map(|()| true),
     }
@@ -93,6 +113,23 @@ fn time(scenario: Scenario, flows: Flows, size: Sizes, rounds: u32) -> Result<()
     if let (Some(best), Some(median)) = (best, median) {
         println!(
             "{scenario}  {flows:>5} flows  {size:>4} B  best {best:6.1}  median {median:6.1} cycles per packet"
+        );
+    }
+    Ok(())
+}
+
+/// How many connections can begin in a second.
+fn open(scenario: Scenario, flows: Flows, rounds: u32) -> Result<()> {
+    let hertz = Clock::calibrate().hertz();
+    for _ in 0..rounds.max(1) {
+        let mut local = Local::fresh(Traffic::new(scenario, flows, Sizes::Small))?;
+        let bursts = local.bursts();
+        let outcome = local.run(bursts)?;
+        let each = outcome.cycles as f64 / outcome.packets as f64 * 2.0;
+        println!(
+            "{scenario}  {} new connections  {each:6.0} cycles each  {:.2} million per second",
+            flows.conversations(),
+            hertz / each / 1e6
         );
     }
     Ok(())
