@@ -18,8 +18,8 @@ use crate::clock;
 /// Round trips in a probe.
 const TRIPS: u64 = 4_000;
 /// Cycles from which processors count as far apart: within one complex it is 150 to
-/// 400, on a mesh 500 to 800, between two complexes 1,000 and more.
-const FAR: u64 = 900;
+/// 400, on a mesh 500 to 700, else 800 and more.
+const FAR: u64 = 750;
 /// Longest probe.
 const PROBE: Duration = Duration::from_millis(500);
 /// Between two probes while waiting.
