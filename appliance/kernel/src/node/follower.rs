@@ -4,12 +4,12 @@
 use alloc::sync::Arc;
 
 use nve_agent::Replica;
-use nve_datapath::{Datapath, Nanos, Side, Tables};
+use nve_datapath::{Datapath, Nanos, Tables};
 use nve_nic::Nic;
 
 use super::forward::Forwarder;
 use super::team::{Links, Mail, Report, Team};
-use super::{HOUSEKEEPING, Load, Looped, Ports, Turn, keep_house};
+use super::{House, Load, Looped, Ports, Turn};
 
 /// Most mail that is read before frames have their turn again.
 const LETTERS: usize = 32;
@@ -26,8 +26,7 @@ pub struct Follower<N: Nic> {
     /// When the datapath's timers are due.
     due: Nanos,
     report: Nanos,
-    housekeeping: Nanos,
-    links: [bool; 2],
+    house: House,
     load: Load,
 }
 
@@ -42,8 +41,7 @@ impl<N: Nic> Follower<N> {
             own,
             due: Nanos(0),
             report: Nanos(0),
-            housekeeping: Nanos(0),
-            links: [true; 2],
+            house: House::new(),
             load: Load::default(),
         }
     }
@@ -119,20 +117,17 @@ impl<N: Nic> Looped for Follower<N> {
             self.report = Nanos(now.0.saturating_add(REPORT));
             self.publish();
         }
-        if now >= self.housekeeping {
-            self.housekeeping = Nanos(now.0.saturating_add(HOUSEKEEPING));
-            for (side, link) in [Side::Trunk, Side::Uplink].into_iter().zip(&mut self.links) {
-                if let Some(turn) = keep_house(&mut self.forwarder, side, link) {
-                    return turn;
-                }
-            }
+        if now >= self.house.due
+            && let Some(turn) = self.house.keep(now, &mut self.forwarder)
+        {
+            return turn;
         }
         self.load.note(now, busy);
         if busy { Turn::Busy } else { Turn::Idle }
     }
 
     fn deadline(&self) -> Nanos {
-        self.due.min(self.housekeeping)
+        self.due.min(self.house.due)
     }
 
     fn arm_interrupts(&mut self) -> bool {

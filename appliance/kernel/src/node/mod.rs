@@ -91,8 +91,7 @@ pub struct Node<N: Nic, E> {
     platform: Platform,
     /// When something other than a frame needs attention.
     due: Nanos,
-    housekeeping: Nanos,
-    links: [bool; 2],
+    house: House,
     load: Load,
 }
 
@@ -151,8 +150,7 @@ impl<N: Nic, E: Entropy> Node<N, E> {
             lead,
             platform,
             due: Nanos(0),
-            housekeeping: Nanos(0),
-            links: [true; 2],
+            house: House::new(),
             load: Load::default(),
         }
     }
@@ -225,20 +223,17 @@ impl<N: Nic, E: Entropy> Looped for Node<N, E> {
                 return Turn::Split;
             }
         }
-        if now >= self.housekeeping {
-            self.housekeeping = Nanos(now.0.saturating_add(HOUSEKEEPING));
-            for (side, link) in [Side::Trunk, Side::Uplink].into_iter().zip(&mut self.links) {
-                if let Some(turn) = keep_house(&mut self.forwarder, side, link) {
-                    return turn;
-                }
-            }
+        if now >= self.house.due
+            && let Some(turn) = self.house.keep(now, &mut self.forwarder)
+        {
+            return turn;
         }
         self.load.note(now, busy);
         if busy { Turn::Busy } else { Turn::Idle }
     }
 
     fn deadline(&self) -> Nanos {
-        self.due.min(self.housekeeping)
+        self.due.min(self.house.due)
     }
 
     fn arm_interrupts(&mut self) -> bool {
@@ -328,15 +323,36 @@ fn nic_stats(statistics: Statistics) -> NicStats {
     }
 }
 
-fn keep_house<N: Nic>(forwarder: &mut Forwarder<N>, side: Side, link: &mut bool) -> Option<Turn> {
-    let nic = forwarder.ports_mut().nic(side);
-    if nic.is_broken() {
-        return Some(Turn::Broken(side));
+/// Looks at links and rings, now and then.
+#[derive(Debug)]
+struct House {
+    due: Nanos,
+    /// Which links were up.
+    links: [bool; 2],
+}
+
+impl House {
+    const fn new() -> House {
+        House {
+            due: Nanos(0),
+            links: [true; 2],
+        }
     }
-    nic.remind();
-    let up = nic.link_up();
-    if up != core::mem::replace(link, up) {
-        log::warn!("{side:?}: link {}", if up { "up" } else { "down" });
+
+    /// Looks; what has to be told to whoever runs the loop.
+    fn keep<N: Nic>(&mut self, now: Nanos, forwarder: &mut Forwarder<N>) -> Option<Turn> {
+        self.due = Nanos(now.0.saturating_add(HOUSEKEEPING));
+        for (side, link) in [Side::Trunk, Side::Uplink].into_iter().zip(&mut self.links) {
+            let nic = forwarder.ports_mut().nic(side);
+            if nic.is_broken() {
+                return Some(Turn::Broken(side));
+            }
+            nic.remind();
+            let up = nic.link_up();
+            if up != core::mem::replace(link, up) {
+                log::warn!("{side:?}: link {}", if up { "up" } else { "down" });
+            }
+        }
+        None
     }
-    None
 }
