@@ -4,7 +4,7 @@
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLUICE_IMAGE,SLUICE_KEEP)
 LAB := $(SUDO) target/debug/sluice-lab
-BENCH := $(SUDO) target/release/sluice-bench
+BENCH := $(SUDO) target/image/sluice-bench
 
 .PHONY: help deps image build run test lab-test check model gate coverage fuzz figures bench bench-quick bench-build clean
 
@@ -36,7 +36,7 @@ model: deps ## hold the datapath against its reference model: 1,000,000 cases
 	@cargo test --profile model -p nve-datapath --test model -- --ignored --nocapture
 
 gate: deps ## count the instructions that a packet takes, and compare
-	@cargo build --release -p sluice-bench --bin sluice-gate && target/release/sluice-gate check
+	@cargo build --profile image -p sluice-bench --bin sluice-gate && target/image/sluice-gate check
 
 coverage: deps ## measure how much of the datapath its tests run
 	@tests/coverage.sh
@@ -55,7 +55,7 @@ bench-quick: bench-build ## the same in three minutes, without a report
 	@$(BENCH) run --quick
 
 bench-build: deps
-	@tests/bench/deps.sh && cargo build --release -p nve-hosted -p sluice-bench
+	@tests/bench/deps.sh && cargo build --profile image -p nve-hosted -p sluice-bench
 
 clean: ## remove what was built, and the tests' Python packages
 	@rm -rf target .venv

@@ -19,7 +19,7 @@ use crate::{checksum, dscp, fragment, icmp, replicate, rewrite};
 impl Datapath {
     /// Does with a tagged frame what its flow's verdict says; `ip` is its packet, if it
     /// has one. All that can fail comes first: after an error the frame is what it was.
-    #[inline]
+    #[inline(always)]
     pub(super) fn follow_from_trunk(
         &mut self,
         now: Nanos,
