@@ -402,10 +402,23 @@ impl FlowCache {
         }
     }
 
-    /// What is known of the flow that is at home there, whatever flow that is.
+    /// What is known of the flow that is at home there, and whether that is most likely
+    /// the key's: its addresses and ports are.
     #[inline(always)]
-    pub(crate) fn likely(&self, home: Home) -> Option<&Known> {
-        self.entries.get(home.0 as usize).map(|entry| &entry.known)
+    pub(crate) fn likely(&self, home: Home, key: &FlowKey) -> Option<(bool, &Known)> {
+        let entry = self.entries.get(home.0 as usize)?;
+        let [.., a, b, _, _, _] = entry.key.0;
+        let [.., c, d, _, _, _] = key.0;
+        Some(((a ^ c) | (b ^ d) == 0, &entry.known))
+    }
+
+    /// Has the memory fetched of the keys of a set, but for the one at home.
+    pub(crate) fn prefetch_set(&self, home: Home) {
+        for at in FlowCache::places(home).skip(1) {
+            if let Some(entry) = self.entries.get(at) {
+                nve_hint::prefetch(&entry.key);
+            }
+        }
     }
 
     /// The places of a set, in the order in which they are looked at.

@@ -342,6 +342,13 @@ impl Connections {
         }
     }
 
+    /// Has the memory fetched in which [`Connections::find`] begins.
+    pub(crate) fn prefetch_bucket(&self, key: &ConnectionKey) {
+        if let Some(first) = self.buckets.get(self.bucket(key)) {
+            nve_hint::prefetch(first);
+        }
+    }
+
     /// Follows a packet of a connection that rules still allow as they did. `flags`
     /// are those of TCP, 0 for all else. Returns whether it is settled: until
     /// [`freshness`](Self::freshness) is another, packets without one of the flags in

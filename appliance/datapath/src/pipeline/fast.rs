@@ -5,7 +5,7 @@
 //! is found there, or goes through every stage. A verdict that is good in this epoch is so
 //! for all of its flow, but for packets that have changed a connection or cannot be routed.
 
-use nve_protocol::{Direction, DropReason};
+use nve_protocol::{Direction, DropReason, Vlan};
 
 use super::Datapath;
 use crate::connections::{CHANGES, Fresh};
@@ -105,15 +105,42 @@ impl Datapath {
     /// looked at, if they are to be followed. Returns whether it goes into a tunnel.
     #[inline(always)]
     pub(super) fn foresee(&self, fresh: Fresh, seen: &Seen) -> bool {
-        let Some(known) = self.flows.likely(seen.home) else {
+        let Some((is_home, known)) = self.flows.likely(seen.home, &seen.key) else {
             return false;
         };
-        if known.fresh != fresh {
+        if !is_home {
+            self.foresee_new(seen);
+        } else if known.fresh != fresh {
             for handle in known.path.connections.iter().flatten() {
                 self.security.prefetch(*handle);
             }
         }
         matches!(known.path.exit, Exit::Tunnel(_))
+    }
+
+    /// Has the memory fetched that most likely a first packet needs, or one whose flow is
+    /// not at home: the rest of its set, and where its connection would be.
+    #[cold]
+    #[inline(never)]
+    fn foresee_new(&self, seen: &Seen) {
+        if !seen.is_ordinary {
+            return;
+        }
+        self.flows.prefetch_set(seen.home);
+        let (vap, direction) = match seen.key.origin() {
+            Some(Origin::Vap(tag)) => (Vlan::new(tag), Direction::Egress),
+            Some(Origin::Tunnel(vni, _)) => {
+                let receiver = self.tables.local(vni, seen.key.receiver());
+                (receiver, Direction::Ingress)
+            }
+            None => (None, Direction::Egress),
+        };
+        if let Some(vlan) = vap
+            && seen.key.echo().is_none()
+        {
+            self.security
+                .prefetch_bucket(vlan, direction, &seen.key.tuple());
+        }
     }
 
     /// Processes a frame that was looked at.

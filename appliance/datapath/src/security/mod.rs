@@ -22,6 +22,7 @@
 //!   what they are answered pass without a rule, as with Neutron's Open vSwitch
 //!   firewall. Router advertisements do not: the NVE makes them itself.
 
+use nve_protocol::inspect::Tuple;
 use nve_protocol::{Direction, DropReason, RuleId, Vlan};
 
 use crate::Nanos;
@@ -227,6 +228,22 @@ impl Security {
     #[inline]
     pub(crate) fn prefetch(&self, handle: Handle) {
         self.connections.prefetch(handle);
+    }
+
+    /// Has the memory fetched in which the connection is looked for first of a packet that
+    /// passes a VAP; not of ICMP.
+    pub(crate) fn prefetch_bucket(&self, vlan: Vlan, direction: Direction, tuple: &Tuple) {
+        let (source, destination) = (
+            (tuple.source, tuple.source_port),
+            (tuple.destination, tuple.destination_port),
+        );
+        let (local, remote) = match direction {
+            Direction::Egress => (source, destination),
+            Direction::Ingress => (destination, source),
+        };
+        let (addresses, ports) = ((local.0, remote.0), (local.1, remote.1));
+        let key = ConnectionKey::new(vlan, tuple.protocol, addresses, ports);
+        self.connections.prefetch_bucket(&key);
     }
 
     /// Follows one more packet of a connection that was admitted by the rules that there
