@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use nve_protocol::Vni;
+use nve_protocol::{Vlan, Vni};
 use serde::Deserialize;
 
 use crate::auth::{Credentials, Secret, SecretError, UserConfig};
-use crate::intent::{IpVersion, OVERHEAD_IPV6, Settings};
+use crate::intent::{IpVersion, OVERHEAD_IPV6, Settings, TagRules};
 
 /// All keys with their defaults, and one hypervisor manager.
 pub const EXAMPLE: &str = r#"# Where intent, placement and keys are kept.
@@ -29,6 +29,10 @@ underlay_mtu = 1500     # bytes of an IP packet between VTEPs
 overlay_ip_version = 4  # 6 if any VTEP has an IPv6 address: its header is longer
 vni_range = [4096, 16777215]
 base_mac = "fa:16:3e:00:00:00"
+
+[vlan]                  # tags of ports (segmentation_id)
+reserved = []           # tags that no port gets, like [[1, 1], [4000, 4094]]
+quarantine_seconds = 300    # for which a tag that a port has left is no other's
 
 [log]
 level = "info"          # or like "info,shim::northbound=debug"
@@ -94,6 +98,8 @@ pub struct Config {
     pub southbound: Southbound,
     /// Networks' limits.
     pub network: Network,
+    /// VLAN tags of ports.
+    pub vlan: Vlans,
     /// Hypervisor managers.
     pub managers: Vec<Manager>,
     /// Who may post events.
@@ -133,6 +139,16 @@ pub struct Network {
     pub vni_range: [u32; 2],
     /// Generated MAC addresses begin with its first three octets.
     pub base_mac: nve_protocol::Mac,
+}
+
+/// `[vlan]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vlans {
+    /// First and last of each range of tags that no port gets.
+    pub reserved: Vec<[u16; 2]>,
+    /// For how long a tag that a port has left is no other's, seconds.
+    pub quarantine_seconds: u32,
 }
 
 /// `[[managers]]`
@@ -179,6 +195,7 @@ impl Default for Config {
             northbound: Northbound::default(),
             southbound: Southbound::default(),
             network: Network::default(),
+            vlan: Vlans::default(),
             managers: Vec::new(),
             users: Vec::new(),
             log: Log::default(),
@@ -210,12 +227,27 @@ impl Default for Network {
             overlay,
             vni_range,
             base_mac: [a, b, c],
+            tags: _,
         } = Settings::default();
         Network {
             underlay_mtu,
             overlay_ip_version: overlay,
             vni_range: [*vni_range.start(), *vni_range.end()],
             base_mac: nve_protocol::Mac([a, b, c, 0, 0, 0]),
+        }
+    }
+}
+
+impl Default for Vlans {
+    fn default() -> Self {
+        let TagRules {
+            reserved,
+            quarantine,
+        } = Settings::default().tags;
+        let reserved = reserved.iter().map(|range| [*range.start(), *range.end()]);
+        Vlans {
+            reserved: reserved.collect(),
+            quarantine_seconds: quarantine.whole_seconds().try_into().unwrap_or(u32::MAX),
         }
     }
 }
@@ -261,7 +293,25 @@ impl Config {
                 reason: format!("{} is not the address of a station", network.base_mac),
             });
         }
+        self.check_vlans()?;
         self.check_managers()
+    }
+
+    fn check_vlans(&self) -> Result<(), ConfigError> {
+        let is_usable = |[first, last]: &[u16; 2]| first <= last && *last <= Vlan::MAX;
+        let tags = self.settings().tags;
+        let all = (1..=Vlan::MAX).filter_map(Vlan::new);
+        let reason = if !self.vlan.reserved.iter().all(is_usable) {
+            format!("give [first, last] with first <= last <= {}", Vlan::MAX)
+        } else if all.into_iter().all(|tag| tags.is_reserved(tag)) {
+            "it leaves no tag for ports".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Value {
+            key: "vlan.reserved",
+            reason,
+        })
     }
 
     fn check_managers(&self) -> Result<(), ConfigError> {
@@ -293,6 +343,10 @@ impl Config {
             overlay: self.network.overlay_ip_version,
             vni_range: first..=last,
             base_mac: [a, b, c],
+            tags: TagRules {
+                reserved: self.vlan.reserved.iter().map(|[a, b]| *a..=*b).collect(),
+                quarantine: time::Duration::seconds(self.vlan.quarantine_seconds.into()),
+            },
         }
     }
 }
@@ -375,6 +429,8 @@ mod tests {
                 "[network]\nbase_mac = \"01:00:00:00:00:00\"",
                 "network.base_mac",
             ),
+            ("[vlan]\nreserved = [[9, 4095]]", "vlan.reserved"),
+            ("[vlan]\nreserved = [[1, 4094]]", "vlan.reserved"),
             ("[log]\nformat = \"xml\"", "format"),
             (&manager("url = \"ftp://x\""), "managers.url"),
             (

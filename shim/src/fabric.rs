@@ -4,24 +4,23 @@
 //! Invariant: once a change is acknowledged, the tables that the NVEs should
 //! have contain it; sessions may be behind, snapshots are not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use imbl::OrdMap;
 use nve_protocol::Vlan;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::compile::{Compiled, Compiler, NveTables, Scope};
 use crate::controller::{Controller, TransactError};
 use crate::events::recent::{RecentEvents, Seen};
-use crate::events::types::{Inventory, LifecycleEvent};
+use crate::events::types::{Inventory, LifecycleEvent, VmState};
 use crate::events::{EventSink, SinkError};
 use crate::intent::State;
 use crate::model::Mutation;
 use crate::northbound::PortStatus;
-use crate::placement::{self, Outcome};
+use crate::placement::{self, Outcome, Teller, alarms};
 use crate::southbound::{NveDirectory, NveIdentity, PublicKey, Registry};
 
 /// Shared by the API, the event subscribers and the sessions.
@@ -37,6 +36,18 @@ struct Shared {
     /// As it was published last; who looks waits for no compiler.
     published: RwLock<Published>,
     recent: RecentEvents,
+    /// Managers that have listed an inventory since the shim started.
+    listing: Mutex<HashSet<String>>,
+    work: Mutex<Work>,
+}
+
+/// How much there was to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Changes that were compiled.
+    pub changes: u64,
+    /// How often an NVE's tables came out as other ones, by NVE.
+    pub recompiled: HashMap<Uuid, u64>,
 }
 
 /// What is to be seen of the tables. A copy shares everything with its original.
@@ -77,6 +88,8 @@ impl Fabric {
             desired: Mutex::new(desired),
             published,
             recent: RecentEvents::default(),
+            listing: Mutex::default(),
+            work: Mutex::default(),
         });
         let follower = Arc::clone(&shared);
         controller.on_applied(Box::new(move |state, mutations| {
@@ -98,6 +111,11 @@ impl Fabric {
     /// The newest events.
     pub fn recent(&self) -> &RecentEvents {
         &self.shared.recent
+    }
+
+    /// What was compiled since the shim started.
+    pub fn work(&self) -> Work {
+        lock(&self.shared.work).clone()
     }
 
     /// The tables that an NVE should have; `None` if it is not registered.
@@ -131,15 +149,14 @@ impl Fabric {
         event: LifecycleEvent,
     ) -> Result<Outcome, TransactError> {
         let (name, told) = (manager.to_owned(), event.clone());
+        let lists = lock(&self.shared.listing).contains(manager);
+        let planner = self.controller.clone();
         let outcome = self
             .controller
             .transact::<_, TransactError, _>(move |state| {
-                Ok(placement::plan_event(
-                    state,
-                    &name,
-                    &told,
-                    OffsetDateTime::now_utc(),
-                ))
+                let teller = Teller { name: &name, lists };
+                let context = planner.context();
+                Ok(placement::plan_event(state, context, teller, &told))
             })
             .await?;
         tracing::info!(
@@ -151,6 +168,9 @@ impl Fabric {
             outcome = outcome.name(),
             "lifecycle event"
         );
+        if outcome == Outcome::Applied {
+            self.warn_of(&event.vm);
+        }
         let manager = manager.to_owned();
         self.shared.recent.push(Seen {
             manager,
@@ -158,6 +178,19 @@ impl Fabric {
             event,
         });
         Ok(outcome)
+    }
+}
+
+impl Fabric {
+    /// Logs what contradicts the leases of the tags that a VM has.
+    fn warn_of(&self, vm: &VmState) {
+        let state = self.controller.snapshot();
+        let tags = vm.vnic_list.iter();
+        for tag in tags.filter_map(|vnic| Vlan::new(vnic.port_segmentation_id)) {
+            for alarm in alarms::on(&state, &vm.host_name, tag) {
+                tracing::warn!(kind = alarm.kind.name(), "{}", alarm.message);
+            }
+        }
     }
 }
 
@@ -193,18 +226,16 @@ impl EventSink for Fabric {
     async fn inventory(&self, manager: &str, inventory: Inventory) -> Result<(), SinkError> {
         let name = manager.to_owned();
         let vms = inventory.vms.len();
+        let planner = self.controller.clone();
         let changed = self
             .controller
             .transact::<_, TransactError, _>(move |state| {
-                Ok(placement::plan_inventory(
-                    state,
-                    &name,
-                    &inventory,
-                    OffsetDateTime::now_utc(),
-                ))
+                let context = planner.context();
+                Ok(placement::plan_inventory(state, context, &name, &inventory))
             })
             .await
             .map_err(|error| SinkError::Unavailable(error.to_string()))?;
+        lock(&self.shared.listing).insert(manager.to_owned());
         if changed > 0 {
             tracing::info!(
                 manager,
@@ -212,6 +243,10 @@ impl EventSink for Fabric {
                 changed,
                 "the inventory repaired the placement"
             );
+            let state = self.controller.snapshot();
+            for alarm in alarms::all(&state) {
+                tracing::warn!(kind = alarm.kind.name(), "{}", alarm.message);
+            }
         }
         Ok(())
     }
@@ -266,6 +301,7 @@ impl Shared {
     fn follow(&self, state: &State, mutations: &[Mutation]) {
         let mut desired = self.lock();
         let changed = desired.compiler.follow(state, mutations);
+        self.count(&changed);
         let before = self.published();
         let compiled = desired.compiler.compiled().clone();
         let established = self.established(before, &compiled, &changed);
@@ -285,6 +321,14 @@ impl Shared {
                 Mutation::DeleteNve(id) => self.registered(&mut desired, state, *id),
                 _ => {}
             }
+        }
+    }
+
+    fn count(&self, changed: &BTreeSet<Uuid>) {
+        let mut work = lock(&self.work);
+        work.changes += 1;
+        for nve in changed {
+            *work.recompiled.entry(*nve).or_default() += 1;
         }
     }
 
@@ -325,11 +369,19 @@ impl Shared {
         let before = desired.identity_key(nve);
         desired.by_key = directory(state);
         match state.nve(nve) {
-            None => self.registry.remove(nve),
+            None => {
+                self.registry.remove(nve);
+                lock(&self.work).recompiled.remove(&nve);
+            }
             Some(_) if before != desired.identity_key(nve) => self.registry.disconnect(nve),
             Some(_) => {}
         }
     }
+}
+
+/// No holder of these locks can fail while it has them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Desired {

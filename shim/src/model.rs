@@ -185,6 +185,9 @@ pub struct Port {
     /// VLAN tag of its port group (the paper, section II.B.3), unique on a host; a
     /// router's interface has none, for it is in no port group.
     pub segmentation_id: Option<Vlan>,
+    /// Whether a user named the tag, so that the shim does not change it.
+    #[serde(default)]
+    pub segmentation_id_named: bool,
     /// Whether it may send from its own addresses only, and security groups apply.
     /// A port from before there were security groups keeps sending and receiving.
     #[serde(default)]
@@ -441,6 +444,33 @@ pub struct Vtep {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// A named set of hosts that VMs move between: within it, a VLAN tag is one port's.
+/// Hosts of no cluster are in the default one, whose id is the nil UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its UUID.
+    pub id: Uuid,
+    /// Name for people; unique.
+    pub name: String,
+    /// Names of its hosts, as in events, ascending; a host is in one cluster.
+    pub hosts: Vec<String>,
+}
+
+/// A VLAN tag that a port had on a host, and that no other port gets there for a
+/// while: its port group and its NVE's tables may outlive it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Name of the host.
+    pub host: String,
+    /// The tag.
+    pub tag: Vlan,
+    /// The port that had it.
+    pub port: Uuid,
+    /// Until when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub until: OffsetDateTime,
+}
+
 /// A VM and where it is, from events and inventories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedVm {
@@ -451,6 +481,10 @@ pub struct PlacedVm {
     pub as_of: OffsetDateTime,
     /// The VM as last told.
     pub vm: VmState,
+    /// Whether it was told to be deleted and no inventory has confirmed it yet: it
+    /// forwards nothing, and its tags are nobody else's.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// What remains of a VM that is gone: events that are not newer are late.
@@ -516,4 +550,12 @@ pub enum Mutation {
     DeleteTombstone(Uuid),
     /// Where to resume a manager's events: manager's name and last event.
     PutCursor(String, Uuid),
+    /// Cluster.
+    PutCluster(Cluster),
+    /// Cluster, by id.
+    DeleteCluster(Uuid),
+    /// Quarantine of a tag.
+    PutQuarantine(Quarantine),
+    /// Quarantine, by host and tag.
+    DeleteQuarantine(String, Vlan),
 }

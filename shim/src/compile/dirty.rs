@@ -91,7 +91,11 @@ impl Dirty {
             | Mutation::DeleteVm(_)
             | Mutation::PutTombstone(_)
             | Mutation::DeleteTombstone(_)
-            | Mutation::PutCursor(..) => {}
+            | Mutation::PutCursor(..)
+            | Mutation::PutCluster(_)
+            | Mutation::DeleteCluster(_)
+            | Mutation::PutQuarantine(_)
+            | Mutation::DeleteQuarantine(..) => {}
         }
     }
 

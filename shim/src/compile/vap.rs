@@ -10,12 +10,14 @@ use super::source::{Fact, Gift, View, group_id, prefix};
 use super::{Scope, dhcp, qos, router, security};
 use crate::model::{Nve, Port};
 
-/// Where a port is attached: the NVE of its place, if the tag there is its own.
+/// Where a port that may forward is attached: the NVE of its place, if the tag there
+/// is its own.
 pub(super) fn attachment(view: View<'_>, port: Uuid) -> Option<(&Nve, Vlan)> {
     let View { state, claims } = view;
     let place = claims.place(port)?;
     let nve = state.nve_by_host(&place.host)?;
-    let holder = claims.holder(&place.host, place.vlan, |id| active_port(view, id))?;
+    active_port(view, port)?;
+    let holder = claims.holder(&place.host, place.vlan)?;
     (holder == port).then_some((nve, place.vlan))
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Context, IntentError, NewCommon, Plan, RouterError, State, fixed_ip, port, revise, router,
-    subnet,
+    subnet, tag,
 };
 use crate::model::{FixedIp, Mutation, Port, ROUTER_INTERFACE, Router, Subnet};
 
@@ -51,8 +51,12 @@ pub fn add(
         (None, None) => return Err(bad("Either subnet_id or port_id must be specified")),
         (Some(_), Some(_)) => return Err(bad("Cannot specify both subnet-id and port-id")),
     };
+    let before = state.port(port.common.id);
+    let released = before.map(|before| tag::release(state, context, before));
     let put = Mutation::PutPort(port.clone());
-    Ok(revised(context, router, put, port, subnets))
+    let mut plan = revised(context, router, put, port, subnets);
+    plan.mutations.extend(released.into_iter().flatten());
+    Ok(plan)
 }
 
 /// Plans that the router has an interface less.
@@ -147,6 +151,7 @@ fn new_port(
         device_owner: ROUTER_INTERFACE.to_owned(),
         binding_host_id: String::new(),
         segmentation_id: None,
+        segmentation_id_named: false,
         port_security_enabled: false,
         security_groups: Vec::new(),
         allowed_address_pairs: Vec::new(),

@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod address_group;
+pub mod cluster;
 pub mod dhcp_option;
 mod error;
 pub mod fixed_ip;
@@ -24,20 +25,20 @@ pub mod router;
 pub mod rule;
 mod state;
 pub mod subnet;
-mod tag;
+pub mod tag;
 #[cfg(test)]
 mod testing;
 pub mod vtep;
 
 use std::ops::RangeInclusive;
 
-use nve_protocol::Mac;
+use nve_protocol::{Mac, Vlan};
 use serde::{Deserialize, Deserializer};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 pub use error::{IntentError, QosError, RouterError, SecurityError};
-pub use state::State;
+pub use state::{Occupant, State, Who};
 
 use crate::model::{Common, Mutation};
 
@@ -60,6 +61,25 @@ pub struct Settings {
     pub vni_range: RangeInclusive<u32>,
     /// First three octets of generated MAC addresses.
     pub base_mac: [u8; 3],
+    /// Rules of ports' VLAN tags.
+    pub tags: TagRules,
+}
+
+/// Which VLAN tags ports can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRules {
+    /// Tags that no port gets, such as those of the hosts' own networks.
+    pub reserved: Vec<RangeInclusive<u16>>,
+    /// How long a tag that was released is nobody else's: longer than a port group, or
+    /// the tables of an NVE out of reach, outlive their port.
+    pub quarantine: Duration,
+}
+
+impl TagRules {
+    /// Whether no port can have that tag.
+    pub fn is_reserved(&self, tag: Vlan) -> bool {
+        self.reserved.iter().any(|range| range.contains(&tag.get()))
+    }
 }
 
 /// Version of IP.
@@ -103,6 +123,10 @@ impl Default for Settings {
             overlay: IpVersion::V4,
             vni_range: 4096..=nve_protocol::Vni::MAX,
             base_mac: [0xfa, 0x16, 0x3e],
+            tags: TagRules {
+                reserved: Vec::new(),
+                quarantine: Duration::minutes(5),
+            },
         }
     }
 }

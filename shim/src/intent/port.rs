@@ -9,7 +9,8 @@ use super::fixed_ip::{self, FixedIpRequest};
 use super::port_security::{self, SecurityRequest};
 use super::{
     CommonChange, Context, IntentError, NewCommon, Plan, RouterError, State, generate_mac, given,
-    network, qos, set, tag,
+    network, qos, set,
+    tag::{self, Wish},
 };
 use crate::model::{Mutation, Port, ROUTER_INTERFACE};
 
@@ -103,7 +104,8 @@ pub fn create(
         None => free_mac(state, context, network_id)?,
     };
     let fixed_ips = fixed_ip::first(state, network_id, mac_address, request.fixed_ips.as_deref())?;
-    let segmentation_id = tag::choose(state, common.id, &request.host, request.segmentation_id)?;
+    let wish = request.segmentation_id.map_or(Wish::Any, Wish::Named);
+    let segmentation_id = tag::choose(state, context, common.id, &request.host, wish)?;
     let mut port = Port {
         common,
         network_id,
@@ -114,6 +116,7 @@ pub fn create(
         device_owner: request.device_owner,
         binding_host_id: request.host,
         segmentation_id: Some(segmentation_id),
+        segmentation_id_named: matches!(wish, Wish::Named(_)),
         port_security_enabled: false,
         security_groups: Vec::new(),
         allowed_address_pairs: Vec::new(),
@@ -154,26 +157,57 @@ pub fn update(
     if old.router().is_none() {
         port.fixed_ips = fixed_ip::next(state, old, port.mac_address, change.fixed_ips.as_deref())?;
     }
-    if let Some(wanted) = change.segmentation_id.or(old.segmentation_id) {
-        let tag = tag::choose(state, id, &port.binding_host_id, Some(wanted))?;
-        port.segmentation_id = Some(tag);
-    }
+    let mut mutations = retag(state, context, old, &mut port, change.segmentation_id)?;
     port_security::next(state, &mut port, change.security)?;
     port.extra_dhcp_opts = dhcp_option::merged(&old.extra_dhcp_opts, change.extra_dhcp_opts)?;
     if let Some(policy) = change.qos_policy_id {
         port.qos_policy_id = qos::existing(state, policy)?;
     }
     change.common.apply(&mut port.common, context.now);
-    Ok(Plan::one(Mutation::PutPort(port.clone()), port))
+    mutations.push(Mutation::PutPort(port.clone()));
+    Ok(Plan {
+        mutations,
+        result: port,
+    })
+}
+
+/// Gives the port the tag that is named, or one that is free where it is bound now,
+/// and keeps the one that it leaves from others.
+fn retag(
+    state: &State,
+    context: Context<'_>,
+    old: &Port,
+    port: &mut Port,
+    named: Option<Vlan>,
+) -> Result<Vec<Mutation>, IntentError> {
+    let moves = port.binding_host_id != old.binding_host_id;
+    let wish = match (named, old.segmentation_id) {
+        (Some(tag), _) => Wish::Named(tag),
+        (None, Some(tag)) if moves && old.segmentation_id_named => Wish::Named(tag),
+        (None, Some(tag)) if moves => Wish::Keep(tag),
+        _ => return Ok(Vec::new()),
+    };
+    let tag = tag::choose(state, context, port.common.id, &port.binding_host_id, wish)?;
+    port.segmentation_id = Some(tag);
+    port.segmentation_id_named |= named.is_some();
+    match moves || port.segmentation_id != old.segmentation_id {
+        true => Ok(tag::release(state, context, old)),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// Plans the end of a port.
-pub fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
+pub fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
     let port = find(state, id)?;
     if port.router().is_some_and(|id| state.router(id).is_some()) {
         return Err(RouterError::InterfaceDeleted(id).into());
     }
-    Ok(Plan::one(Mutation::DeletePort(id), ()))
+    let mut mutations = vec![Mutation::DeletePort(id)];
+    mutations.extend(tag::release(state, context, port));
+    Ok(Plan {
+        mutations,
+        result: (),
+    })
 }
 
 /// The port, or the refusal that names it.

@@ -14,10 +14,20 @@ use crate::model::{
 };
 
 /// Applies plans to a state, as the controller does.
-#[derive(Default)]
 pub struct Bench {
     pub state: State,
     pub settings: Settings,
+    pub now: OffsetDateTime,
+}
+
+impl Default for Bench {
+    fn default() -> Bench {
+        Bench {
+            state: State::default(),
+            settings: Settings::default(),
+            now: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 }
 
 impl Bench {
@@ -27,7 +37,7 @@ impl Bench {
     ) -> Result<T, IntentError> {
         let context = Context {
             settings: &self.settings,
-            now: OffsetDateTime::UNIX_EPOCH,
+            now: self.now,
         };
         let plan = plan(&self.state, context)?;
         for mutation in &plan.mutations {

@@ -1,9 +1,9 @@
 //! Which VMs claim which ports and tags.
 //!
 //! A port has one place, and a tag on a host one port; managers may contradict
-//! that for a while. All claims are kept and the better one wins by a fixed
-//! order, so that the outcome depends on what is known and not on the order in
-//! which it came.
+//! that for a while. All claims are kept; the newest one wins a port, and a tag that
+//! several ports have is nobody's. So the outcome depends on what is known and not on
+//! the order in which it came.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::intent::State;
-use crate::model::{PlacedVm, Port};
+use crate::model::PlacedVm;
 
 /// A vNIC that is a port's, on a running VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,29 +123,24 @@ impl Claims {
             .collect()
     }
 
-    /// The port that a tag on a host belongs to, among those that are placed
-    /// there: the one that intent binds to the host, and then the lowest UUID.
-    pub fn holder<'a>(
-        &self,
-        host: &str,
-        vlan: Vlan,
-        port: impl Fn(Uuid) -> Option<&'a Port>,
-    ) -> Option<Uuid> {
+    /// The port that a tag on a host belongs to: the one that is placed there. If
+    /// there are several, the vSwitch mixes their traffic, and which frame is whose
+    /// cannot be told: then it is nobody's.
+    pub fn holder(&self, host: &str, vlan: Vlan) -> Option<Uuid> {
         let here = |id: &Uuid| {
             self.place(*id)
                 .is_some_and(|claim| claim.host == host && claim.vlan == vlan)
         };
-        let candidates = self.on_tag(host, vlan).filter(here).filter_map(port);
-        candidates
-            .min_by_key(|port| (port.binding_host_id != host, port.common.id))
-            .map(|port| port.common.id)
+        let mut placed = self.on_tag(host, vlan).filter(here);
+        let first = placed.next()?;
+        placed.next().is_none().then_some(first)
     }
 }
 
-/// The claims of a VM: none unless it forwards.
+/// The claims of a VM: none unless it forwards and is not deleted.
 fn claims_of(placed: &PlacedVm) -> impl Iterator<Item = (Uuid, Claim)> {
     let vm = &placed.vm;
-    let vnics = if vm.vm_status.forwards() {
+    let vnics = if vm.vm_status.forwards() && !placed.deleted {
         &vm.vnic_list[..]
     } else {
         &[]

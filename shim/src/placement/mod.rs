@@ -1,17 +1,19 @@
 //! Where each port is: on which host, behind which VLAN tag.
 //!
 //! Events and inventories are level-triggered: each tells a VM's whole state, so
-//! a lost one delays and never corrupts. A VM goes only when its manager says so:
-//! by `vmdeleted`, or by an inventory that is newer than what is known of the VM.
+//! a lost one delays and never corrupts. A VM goes only when its manager says so: by
+//! an inventory that is newer than what is known of the VM, or by `vmdeleted` where
+//! there are no inventories.
 //!
 //! [`plan`] turns what managers tell into mutations; [`Claims`] indexes the
-//! result by port and by tag for the compiler.
+//! result by port and by tag for the compiler; [`alarms`] names contradictions.
 
+pub mod alarms;
 mod claims;
 mod plan;
 
 pub use claims::{Claim, Claims};
-pub use plan::{Outcome, plan_event, plan_inventory};
+pub use plan::{Outcome, Teller, plan_event, plan_inventory};
 
 #[cfg(test)]
 mod tests;

@@ -5,11 +5,12 @@
 
 use std::collections::HashSet;
 
+use nve_protocol::Vlan;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus};
-use crate::intent::{Plan, State};
+use crate::intent::{Context, Plan, State, revise, tag};
 use crate::model::{Mutation, PlacedVm, Tombstone};
 
 /// How long a VM that went is remembered: longer than events are late.
@@ -39,15 +40,27 @@ impl Outcome {
     }
 }
 
-/// Plans an event of a manager that came at `now`. Its id becomes the manager's
-/// cursor in the same transaction, so that an event is either done or delivered
-/// again.
+/// Who tells of VMs.
+#[derive(Debug, Clone, Copy)]
+pub struct Teller<'a> {
+    /// Name of the manager.
+    pub name: &'a str,
+    /// Whether it lists its inventory, which then confirms that a VM is deleted.
+    pub lists: bool,
+}
+
+/// Plans an event that comes now. Its id becomes the manager's cursor in the same
+/// transaction, so that an event is either done or delivered again.
+///
+/// A VM that is deleted is withdrawn at once; it goes, and its tags with it, when the
+/// manager's inventory confirms that, or at once if there is none to wait for.
 pub fn plan_event(
     state: &State,
-    manager: &str,
+    context: Context<'_>,
+    teller: Teller<'_>,
     event: &LifecycleEvent,
-    now: OffsetDateTime,
 ) -> Plan<Outcome> {
+    let (manager, now) = (teller.name, context.now);
     let id = event.vm.vm_uuid;
     let as_of = event.timestamp.min(now);
     let known = state.vm(id);
@@ -55,9 +68,19 @@ pub fn plan_event(
     let deleted = event.event_type == EventType::VmDeleted;
     let (outcome, mut mutations) = match known {
         _ if newest > Some(as_of) => (Outcome::Late, vec![]),
+        Some(known) if known.deleted && deleted => (Outcome::Unchanged, vec![]),
+        Some(known) if known.deleted && newest == Some(as_of) => (Outcome::Late, vec![]),
         // A VM that went to another manager is not the old one's to delete.
         Some(known) if deleted && known.manager != manager => (Outcome::Unchanged, vec![]),
-        Some(_) if deleted => (Outcome::Applied, vec![Mutation::DeleteVm(id)]),
+        Some(known) if deleted && teller.lists => {
+            let withdrawn = PlacedVm {
+                as_of,
+                deleted: true,
+                ..known.clone()
+            };
+            (Outcome::Applied, vec![Mutation::PutVm(withdrawn)])
+        }
+        Some(known) if deleted => (Outcome::Applied, remove(state, context, known)),
         // Events that came before it may come after it.
         None if deleted => (Outcome::Unchanged, vec![]),
         None if state.tombstone(id) >= Some(as_of) => (Outcome::Late, vec![]),
@@ -67,13 +90,19 @@ pub fn plan_event(
                 ..event.vm.clone()
             };
             let outcome = match known {
-                Some(known) if known.vm == vm => Outcome::Unchanged,
+                Some(known) if known.vm == vm && !known.deleted => Outcome::Unchanged,
                 _ => Outcome::Applied,
             };
-            (outcome, put(state, manager, as_of, vm))
+            (outcome, put(state, context, manager, as_of, vm))
         }
     };
-    let is_gone = known.is_none_or(|_| outcome == Outcome::Applied);
+    if event.event_type == EventType::HaFinish && outcome != Outcome::Late {
+        mutations.extend(rebind(state, context, &event.vm));
+    }
+    let is_gone = match known {
+        Some(_) => outcome == Outcome::Applied && !teller.lists,
+        None => true,
+    };
     if deleted && is_gone {
         mutations.extend(bury(state, &[id], as_of, now));
     }
@@ -87,15 +116,79 @@ pub fn plan_event(
 }
 
 /// A VM as told; whatever was there of it before.
-fn put(state: &State, manager: &str, as_of: OffsetDateTime, vm: VmState) -> Vec<Mutation> {
+fn put(
+    state: &State,
+    context: Context<'_>,
+    manager: &str,
+    as_of: OffsetDateTime,
+    vm: VmState,
+) -> Vec<Mutation> {
     let risen = state.tombstone(vm.vm_uuid);
     let risen = risen.map(|_| Mutation::DeleteTombstone(vm.vm_uuid));
+    let known = state.vm(vm.vm_uuid);
+    let left = known.map(|known| left(state, context, known, Some(&vm)));
     let told = PlacedVm {
         manager: manager.to_owned(),
         as_of,
         vm,
+        deleted: false,
     };
-    [Mutation::PutVm(told)].into_iter().chain(risen).collect()
+    let told = [Mutation::PutVm(told)].into_iter().chain(risen);
+    told.chain(left.into_iter().flatten()).collect()
+}
+
+/// A VM's end.
+fn remove(state: &State, context: Context<'_>, known: &PlacedVm) -> Vec<Mutation> {
+    let mut mutations = vec![Mutation::DeleteVm(known.vm.vm_uuid)];
+    mutations.extend(left(state, context, known, None));
+    mutations
+}
+
+/// Quarantine of the tags that a VM's vNICs leave: of those whose port is gone, or
+/// holds no lease of the tag there.
+fn left(
+    state: &State,
+    context: Context<'_>,
+    old: &PlacedVm,
+    new: Option<&VmState>,
+) -> Vec<Mutation> {
+    let host = old.vm.host_name.as_str();
+    let stays = new.filter(|new| new.host_name == host);
+    let vnics = old.vm.vnic_list.iter().filter(|vnic| {
+        let mut others = stays.iter().flat_map(|new| &new.vnic_list);
+        !others.any(|other| other.pg_name == vnic.pg_name)
+    });
+    let left = vnics.filter_map(|vnic| {
+        let (port, tag) = (vnic.port_id()?, Vlan::new(vnic.port_segmentation_id)?);
+        let leased = state.port(port).is_some_and(|port| {
+            let bound = port.binding_host_id.as_str();
+            port.segmentation_id == Some(tag)
+                && !bound.is_empty()
+                && state.cluster_of(bound) == state.cluster_of(host)
+        });
+        (!leased).then(|| tag::quarantine(state, context, host, tag, port))
+    });
+    left.flatten().collect()
+}
+
+/// Binds the ports of a VM, which high availability started on another host, to that
+/// host: nobody else does, for the VM's owner did not move it.
+fn rebind(state: &State, context: Context<'_>, vm: &VmState) -> Vec<Mutation> {
+    let vnics = vm.vnic_list.iter();
+    let rebound = vnics.filter_map(|vnic| {
+        let old = state.port(vnic.port_id()?)?;
+        let bound = old.binding_host_id.as_str();
+        if bound.is_empty() || bound == vm.host_name || old.router().is_some() {
+            return None;
+        }
+        let mut port = old.clone();
+        port.binding_host_id.clone_from(&vm.host_name);
+        revise(&mut port.common, context.now);
+        let mut mutations = vec![Mutation::PutPort(port)];
+        mutations.extend(tag::release(state, context, old));
+        Some(mutations)
+    });
+    rebound.flatten().collect()
 }
 
 /// Remembers that VMs went, and forgets of the others whom it remembers too long,
@@ -128,15 +221,16 @@ fn status(event: &LifecycleEvent) -> VmStatus {
     }
 }
 
-/// Plans a manager's inventory that came at `now`; the result is how many VMs it
+/// Plans a manager's inventory that comes now; the result is how many VMs it
 /// changed. VMs of that manager that it does not list are gone, unless something
 /// newer than the listing is known of them.
 pub fn plan_inventory(
     state: &State,
+    context: Context<'_>,
     manager: &str,
     inventory: &Inventory,
-    now: OffsetDateTime,
 ) -> Plan<usize> {
+    let now = context.now;
     let as_of = inventory.timestamp.min(now);
     let listed: HashSet<Uuid> = inventory.vms.iter().map(|vm| vm.vm_uuid).collect();
     let changed = inventory
@@ -144,7 +238,8 @@ pub fn plan_inventory(
         .iter()
         .filter(|vm| match state.vm(vm.vm_uuid) {
             Some(known) => {
-                known.as_of.min(now) <= as_of && (known.vm != **vm || known.manager != manager)
+                let differs = known.vm != **vm || known.manager != manager || known.deleted;
+                known.as_of.min(now) <= as_of && differs
             }
             None => state.tombstone(vm.vm_uuid) <= Some(as_of),
         });
@@ -152,16 +247,19 @@ pub fn plan_inventory(
     let mut mutations = Vec::new();
     for vm in changed {
         result += 1;
-        mutations.extend(put(state, manager, as_of, vm.clone()));
+        mutations.extend(put(state, context, manager, as_of, vm.clone()));
     }
-    let gone: Vec<Uuid> = state
+    let told = state
         .vms()
-        .filter(|known| known.manager == manager && known.as_of.min(now) <= as_of)
-        .map(|known| known.vm.vm_uuid)
-        .filter(|vm| !listed.contains(vm))
+        .filter(|known| known.manager == manager && known.as_of.min(now) <= as_of);
+    let gone: Vec<&PlacedVm> = told
+        .filter(|known| !listed.contains(&known.vm.vm_uuid))
         .collect();
     result += gone.len();
-    mutations.extend(gone.iter().map(|vm| Mutation::DeleteVm(*vm)));
+    for known in &gone {
+        mutations.extend(remove(state, context, known));
+    }
+    let gone: Vec<Uuid> = gone.iter().map(|known| known.vm.vm_uuid).collect();
     if !gone.is_empty() {
         mutations.extend(bury(state, &gone, as_of, now));
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus, Vnic};
-use crate::intent::State;
+use crate::intent::{Context, Plan, Settings, State};
 
 /// When everything comes that is told here.
 const NOW: i64 = 1000;
@@ -46,8 +46,17 @@ fn event(event_type: EventType, vm: &VmState, second: i64) -> LifecycleEvent {
     }
 }
 
+/// Plans an event that comes at that second, of a manager without inventories.
+fn planned(state: &State, name: &str, event: &LifecycleEvent, second: i64) -> Plan<Outcome> {
+    let settings = Settings::default();
+    let now = at(second);
+    let settings = &settings;
+    let teller = Teller { name, lists: false };
+    plan_event(state, Context { settings, now }, teller, event)
+}
+
 fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
-    let plan = plan_event(state, "lab", event, at(NOW));
+    let plan = planned(state, "lab", event, NOW);
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -61,7 +70,8 @@ fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
         last_event_id: None,
         vms: vms.to_vec(),
     };
-    let plan = plan_inventory(state, "lab", &inventory, at(NOW));
+    let (settings, now) = (&Settings::default(), at(NOW));
+    let plan = plan_inventory(state, Context { settings, now }, "lab", &inventory);
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -150,12 +160,8 @@ fn an_old_inventory_neither_deletes_nor_reverts() {
 fn an_inventory_leaves_other_managers_vms_alone() {
     let mut state = State::default();
     let theirs = vm(Uuid::new_v4(), VmStatus::Running, 101);
-    let plan = plan_event(
-        &state,
-        "other",
-        &event(EventType::VmPowerOn, &theirs, 1),
-        at(NOW),
-    );
+    let on = event(EventType::VmPowerOn, &theirs, 1);
+    let plan = planned(&state, "other", &on, NOW);
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
@@ -195,9 +201,8 @@ fn who_went_is_remembered_for_a_day_and_up_to_a_number() {
     tell(&mut state, &event(EventType::VmDeleted, last, 502));
     assert_eq!(state.tombstones().len(), 4096, "another one was forgotten");
     assert_eq!(state.tombstone(last.vm_uuid), Some(at(502)));
-    let tomorrow = at(NOW + 24 * 3600);
     let other = event(EventType::VmDeleted, last, NOW + 24 * 3600);
-    let plan = plan_event(&state, "lab", &other, tomorrow);
+    let plan = planned(&state, "lab", &other, NOW + 24 * 3600);
     plan.mutations.iter().for_each(|change| state.apply(change));
     assert_eq!(state.tombstones().len(), 1, "a day has passed");
 }
@@ -215,4 +220,98 @@ fn a_timestamp_from_the_future_freezes_nothing() {
     let off = event(EventType::VmPowerOff, &running, NOW);
     assert_eq!(tell(&mut state, &off), Outcome::Applied);
     assert_eq!(list(&mut state, &[], NOW), 1);
+}
+
+/// What an event of a manager with inventories makes of the state.
+fn tell_with_inventories(state: &mut State, event: &LifecycleEvent) -> Outcome {
+    let (settings, now) = (&Settings::default(), at(NOW));
+    let teller = Teller {
+        name: "lab",
+        lists: true,
+    };
+    let plan = plan_event(state, Context { settings, now }, teller, event);
+    plan.mutations.iter().for_each(|change| state.apply(change));
+    plan.result
+}
+
+#[test]
+fn a_deleted_vm_is_withdrawn_at_once_and_goes_when_the_inventory_confirms() {
+    let id = Uuid::new_v4();
+    let mut state = State::default();
+    let running = vm(id, VmStatus::Running, 101);
+    tell_with_inventories(&mut state, &event(EventType::VmPowerOn, &running, 1));
+    assert!(Claims::of(&state).place(Uuid::nil()).is_some());
+    let deleted = event(EventType::VmDeleted, &running, 5);
+    assert_eq!(
+        tell_with_inventories(&mut state, &deleted),
+        Outcome::Applied
+    );
+    assert!(Claims::of(&state).place(Uuid::nil()).is_none(), "withdrawn");
+    assert!(state.vm(id).is_some_and(|vm| vm.deleted));
+    assert_eq!(
+        tell_with_inventories(&mut state, &deleted),
+        Outcome::Unchanged
+    );
+    for second in [4, 5] {
+        let on = event(EventType::VmPowerOn, &running, second);
+        assert_eq!(tell_with_inventories(&mut state, &on), Outcome::Late);
+    }
+    let tag = nve_protocol::Vlan::new(101).unwrap();
+    assert_eq!(
+        state.occupants(Uuid::nil(), tag).len(),
+        1,
+        "its tag is kept"
+    );
+
+    // An inventory from before the deletion proves nothing; one that has it revokes it.
+    assert_eq!(list(&mut state, &[], 4), 0);
+    assert!(state.vm(id).is_some());
+    assert_eq!(list(&mut state, std::slice::from_ref(&running), 6), 1);
+    assert!(Claims::of(&state).place(Uuid::nil()).is_some());
+
+    let again = event(EventType::VmDeleted, &running, 7);
+    tell_with_inventories(&mut state, &again);
+    assert_eq!(list(&mut state, &[], 7), 1);
+    assert!(state.vm(id).is_none());
+    let late = event(EventType::VmPowerOn, &running, 7);
+    assert_eq!(tell_with_inventories(&mut state, &late), Outcome::Late);
+    // The port is nowhere known, so its tag waits.
+    let left: Vec<_> = state
+        .quarantines()
+        .map(|q| (q.host.as_str(), q.tag))
+        .collect();
+    assert_eq!(left, [("hv-a", tag)]);
+}
+
+#[test]
+fn a_vm_that_high_availability_moved_takes_its_ports_binding_along() {
+    let (mut state, id) = (State::default(), Uuid::new_v4());
+    let mut port = crate::compile::tests::port(1, 1, 1, true);
+    port.common.id = Uuid::nil();
+    port.binding_host_id = "hv-a".into();
+    port.segmentation_id = nve_protocol::Vlan::new(101);
+    state.apply(&crate::model::Mutation::PutPort(port));
+    let before = vm(id, VmStatus::Running, 101);
+    tell(&mut state, &event(EventType::VmPowerOn, &before, 1));
+    let after = VmState {
+        host_name: "hv-b".into(),
+        ..before.clone()
+    };
+    assert_eq!(
+        tell(&mut state, &event(EventType::HaFinish, &after, 5)),
+        Outcome::Applied
+    );
+    let port = state.port(Uuid::nil()).unwrap();
+    assert_eq!(
+        (port.binding_host_id.as_str(), port.common.revision_number),
+        ("hv-b", 1)
+    );
+    assert_eq!(Claims::of(&state).place(Uuid::nil()).unwrap().host, "hv-b");
+    // What the dead host's manager still had to say.
+    let late = event(EventType::VmPowerOn, &before, 4);
+    assert_eq!(tell(&mut state, &late), Outcome::Late);
+    assert_eq!(state.port(Uuid::nil()).unwrap().binding_host_id, "hv-b");
+    // Told twice, or after an inventory, it changes nothing more.
+    tell(&mut state, &event(EventType::HaFinish, &after, 6));
+    assert_eq!(state.port(Uuid::nil()).unwrap().common.revision_number, 1);
 }

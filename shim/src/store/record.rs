@@ -2,9 +2,9 @@
 //!
 //! Keys are text, so that the store can be read with any tool for its format.
 
+use nve_protocol::Vlan;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use super::StoreError;
 use crate::model::Mutation;
@@ -22,6 +22,8 @@ pub enum Kind {
     SecurityGroupRule,
     /// Routers.
     Router,
+    /// Clusters of hosts.
+    Cluster,
     /// Networks.
     Network,
     /// Subnets.
@@ -32,6 +34,8 @@ pub enum Kind {
     Nve,
     /// VTEPs.
     Vtep,
+    /// Quarantined VLAN tags.
+    Quarantine,
     /// VMs.
     Vm,
     /// What remains of VMs that are gone.
@@ -42,17 +46,19 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in an order in which what is referred to comes first.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::QosPolicy,
         Kind::AddressGroup,
         Kind::SecurityGroup,
         Kind::SecurityGroupRule,
         Kind::Router,
+        Kind::Cluster,
         Kind::Network,
         Kind::Subnet,
         Kind::Port,
         Kind::Nve,
         Kind::Vtep,
+        Kind::Quarantine,
         Kind::Vm,
         Kind::Tombstone,
         Kind::Cursor,
@@ -66,11 +72,13 @@ impl Kind {
             Kind::SecurityGroup => "security_groups",
             Kind::SecurityGroupRule => "security_group_rules",
             Kind::Router => "routers",
+            Kind::Cluster => "clusters",
             Kind::Network => "networks",
             Kind::Subnet => "subnets",
             Kind::Port => "ports",
             Kind::Nve => "nves",
             Kind::Vtep => "vteps",
+            Kind::Quarantine => "quarantine",
             Kind::Vm => "vms",
             Kind::Tombstone => "tombstones",
             Kind::Cursor => "cursors",
@@ -85,11 +93,13 @@ impl Kind {
             Kind::SecurityGroup => Mutation::PutSecurityGroup(self.parse(key, value)?),
             Kind::SecurityGroupRule => Mutation::PutSecurityGroupRule(self.parse(key, value)?),
             Kind::Router => Mutation::PutRouter(self.parse(key, value)?),
+            Kind::Cluster => Mutation::PutCluster(self.parse(key, value)?),
             Kind::Network => Mutation::PutNetwork(self.parse(key, value)?),
             Kind::Subnet => Mutation::PutSubnet(self.parse(key, value)?),
             Kind::Port => Mutation::PutPort(self.parse(key, value)?),
             Kind::Nve => Mutation::PutNve(self.parse(key, value)?),
             Kind::Vtep => Mutation::PutVtep(self.parse(key, value)?),
+            Kind::Quarantine => Mutation::PutQuarantine(self.parse(key, value)?),
             Kind::Vm => Mutation::PutVm(self.parse(key, value)?),
             Kind::Tombstone => Mutation::PutTombstone(self.parse(key, value)?),
             Kind::Cursor => Mutation::PutCursor(key.to_owned(), self.parse(key, value)?),
@@ -143,6 +153,12 @@ impl Record {
             Mutation::PutTombstone(t) => put(Kind::Tombstone, t.vm_uuid, t),
             Mutation::DeleteTombstone(id) => Ok(delete(Kind::Tombstone, *id)),
             Mutation::PutCursor(manager, event) => put(Kind::Cursor, manager, event),
+            Mutation::PutCluster(c) => put(Kind::Cluster, c.id, c),
+            Mutation::DeleteCluster(id) => Ok(delete(Kind::Cluster, *id)),
+            Mutation::PutQuarantine(q) => put(Kind::Quarantine, tag_key(&q.host, q.tag), q),
+            Mutation::DeleteQuarantine(host, tag) => {
+                Ok(delete(Kind::Quarantine, tag_key(host, *tag)))
+            }
         }
     }
 }
@@ -156,7 +172,12 @@ fn put(kind: Kind, key: impl ToString, object: &impl Serialize) -> Result<Record
     })
 }
 
-fn delete(kind: Kind, id: Uuid) -> Record {
+/// A host's name may have any character, so the tag comes first.
+fn tag_key(host: &str, tag: Vlan) -> String {
+    format!("{tag}/{host}")
+}
+
+fn delete(kind: Kind, id: impl ToString) -> Record {
     Record {
         kind,
         key: id.to_string(),

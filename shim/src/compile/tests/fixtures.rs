@@ -158,6 +158,7 @@ pub(crate) fn port(number: u8, on: u8, bound: u8, up: bool) -> Port {
         device_owner: String::new(),
         binding_host_id: host(bound),
         segmentation_id: Some(tag(number % 3)),
+        segmentation_id_named: false,
         port_security_enabled: false,
         security_groups: vec![],
         allowed_address_pairs: vec![],
@@ -207,6 +208,7 @@ pub(crate) fn vm(number: u8, at: u8, status: VmStatus, ports: &[u8], second: i64
     PlacedVm {
         manager: "lab".into(),
         as_of: OffsetDateTime::from_unix_timestamp(second).unwrap(),
+        deleted: false,
         vm: VmState {
             vm_name: String::new(),
             vm_uuid: id(5, number),

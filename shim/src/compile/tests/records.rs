@@ -96,14 +96,25 @@ fn a_change_touches_only_the_nves_that_it_concerns() {
 }
 
 #[test]
-fn a_tag_has_one_port_and_the_bound_one_wins() {
+fn a_tag_that_two_ports_have_is_nobodys() {
     let (mut state, _) = small();
     // Port 4 has port 1's tag; its VM says that it is on host 1 too.
     state.apply(&Mutation::PutPort(port(4, 1, 2, true)));
     state.apply(&Mutation::PutVm(vm(3, 1, VmStatus::Running, &[4], 5)));
-    let compiler = Compiler::new(&state);
-    assert!(compiler.compiled().place(id(2, 1)).is_some());
-    assert!(compiler.compiled().place(id(2, 4)).is_none());
+    let mut compiler = Compiler::new(&state);
+    let place = |compiler: &Compiler, port| compiler.compiled().place(id(2, port));
+    assert!(place(&compiler, 1).is_none());
+    assert!(place(&compiler, 4).is_none());
+    let gone = Mutation::DeleteVm(id(5, 3));
+    state.apply(&gone);
+    compiler.follow(&state, &[gone]);
+    assert!(place(&compiler, 1).is_some());
+    // A port that is no more has its VM there all the same.
+    let ghost = Mutation::PutVm(vm(3, 1, VmStatus::Running, &[4], 6));
+    let batch = [Mutation::DeletePort(id(2, 4)), ghost];
+    batch.iter().for_each(|mutation| state.apply(mutation));
+    compiler.follow(&state, &batch);
+    assert!(place(&compiler, 1).is_none());
 }
 
 /// As [`small`], with network 3 that nobody is in, and a router in networks 1 and 3

@@ -209,10 +209,10 @@ pub enum IntentError {
     /// It is about QoS.
     #[error(transparent)]
     Qos(#[from] QosError),
-    /// The VLAN tag is another port's on the host.
+    /// The VLAN tag is not to be had on the host.
     #[error(
-        "Unable to complete operation for port {port}. The segmentation_id {tag} is in use \
-         on host {host} by port {holder}; give a free segmentation_id, or none on creation."
+        "Unable to complete operation for port {port}. The segmentation_id {tag} cannot be had \
+         on host {host}: it is in use {holder}; give a free segmentation_id, or none on creation."
     )]
     TagInUse {
         /// The port asked about.
@@ -221,12 +221,32 @@ pub enum IntentError {
         tag: Vlan,
         /// The host.
         host: String,
-        /// The port that has it.
-        holder: Uuid,
+        /// Who has it, and where.
+        holder: String,
     },
-    /// All 4094 VLAN tags of the host are used.
-    #[error("No segmentation_id is left on host {0}: it has 4094 ports.")]
-    NoTagLeft(String),
+    /// The configuration keeps the VLAN tag from ports.
+    #[error("Invalid input for operation: segmentation_id {0} is reserved by vlan.reserved.")]
+    TagReserved(Vlan),
+    /// No VLAN tag of the host is free.
+    #[error(
+        "No segmentation_id is left on host {host} of cluster {cluster}: of 4094, {ports} are \
+         those of ports bound to it, {vnics} are on other vNICs there, {quarantined} are in \
+         quarantine and {reserved} are reserved."
+    )]
+    NoTagLeft {
+        /// The host.
+        host: String,
+        /// Name of its cluster.
+        cluster: String,
+        /// Tags of ports.
+        ports: usize,
+        /// Tags of vNICs that are none of these ports'.
+        vnics: usize,
+        /// Tags that a port has left.
+        quarantined: usize,
+        /// Tags that the configuration keeps.
+        reserved: usize,
+    },
 }
 
 impl IntentError {

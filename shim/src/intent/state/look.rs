@@ -2,17 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use nve_protocol::{Mac, Vlan, Vni};
+use nve_protocol::{Mac, Vni};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{State, members};
 use crate::model::{Network, Nve, PlacedVm, Port, Router, Subnet, Vtep};
-
-const FIRST_TAG: Vlan = Vlan::new(1).expect("a usable tag");
-const LAST_TAG: Vlan = Vlan::new(Vlan::MAX).expect("a usable tag");
 
 impl State {
     /// The network with that id.
@@ -85,25 +81,6 @@ impl State {
         self.port_by_address
             .range((subnet, first)..=(subnet, last))
             .map(|((_, address), _)| *address)
-    }
-
-    /// The port that Neutron binds to that host (`binding:host_id`) with that tag.
-    pub fn port_by_tag(&self, host: &str, tag: Vlan) -> Option<&Port> {
-        self.port(*self.port_by_tag.get(&(Arc::from(host), tag))?)
-    }
-
-    /// The tags in use on that host, ascending.
-    pub fn tags_on(&self, host: &str) -> impl Iterator<Item = Vlan> {
-        let host: Arc<str> = Arc::from(host);
-        let (first, last) = ((host.clone(), FIRST_TAG), (host, LAST_TAG));
-        self.port_by_tag
-            .range(first..=last)
-            .map(|((_, tag), _)| *tag)
-    }
-
-    /// How many ports, on any host or none, have that tag.
-    pub fn ports_with_tag(&self, tag: Vlan) -> u32 {
-        self.ports_per_tag.get(&tag).copied().unwrap_or(0)
     }
 
     /// The router with that id.

@@ -11,6 +11,7 @@
 mod look;
 mod put;
 mod security;
+mod tags;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +22,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::model::{
-    AddressGroup, Mutation, Network, Nve, PlacedVm, Port, QosPolicy, Router, SecurityGroup,
-    SecurityGroupRule, Subnet, Vtep,
+    AddressGroup, Cluster, Mutation, Network, Nve, PlacedVm, Port, QosPolicy, Quarantine, Router,
+    SecurityGroup, SecurityGroupRule, Subnet, Vtep,
 };
+
+pub use tags::{Occupant, Who};
+
+pub(super) const FIRST_TAG: Vlan = Vlan::new(1).expect("a usable tag");
+const LAST_TAG: Vlan = Vlan::new(Vlan::MAX).expect("a usable tag");
 
 /// Members by owner: keys are pairs of owner and member.
 type Members = Map<(Uuid, Uuid), ()>;
@@ -44,14 +50,18 @@ pub struct State {
     vms: Map<Uuid, PlacedVm>,
     tombstones: Map<Uuid, OffsetDateTime>,
     cursors: Map<String, Uuid>,
+    clusters: Map<Uuid, Cluster>,
+    quarantines: Map<(Arc<str>, Vlan), Quarantine>,
 
     network_by_vni: Map<Vni, Uuid>,
     subnets_by_network: Members,
     ports_by_network: Members,
     port_by_mac: Map<(Uuid, Mac), Uuid>,
     port_by_address: Map<(Uuid, IpAddr), Uuid>,
-    port_by_tag: Map<(Arc<str>, Vlan), Uuid>,
     ports_per_tag: Map<Vlan, u32>,
+    cluster_by_host: Map<String, Uuid>,
+    occupants: Map<(Uuid, Vlan), Vec<Occupant>>,
+    quarantines_by_end: Map<(OffsetDateTime, Arc<str>, Vlan), ()>,
     interfaces_by_router: Members,
     interfaces_by_network: Members,
     ports_by_group: Members,
@@ -112,10 +122,8 @@ impl State {
             Mutation::DeleteVtep(id) => {
                 self.vteps.remove_mut(id);
             }
-            Mutation::PutVm(vm) => self.vms.insert_mut(vm.vm.vm_uuid, vm.clone()),
-            Mutation::DeleteVm(id) => {
-                self.vms.remove_mut(id);
-            }
+            Mutation::PutVm(vm) => self.put_vm(vm),
+            Mutation::DeleteVm(id) => self.delete_vm(*id),
             Mutation::PutTombstone(gone) => self.tombstones.insert_mut(gone.vm_uuid, gone.as_of),
             Mutation::DeleteTombstone(id) => {
                 self.tombstones.remove_mut(id);
@@ -123,6 +131,10 @@ impl State {
             Mutation::PutCursor(manager, event) => {
                 self.cursors.insert_mut(manager.clone(), *event);
             }
+            Mutation::PutCluster(cluster) => self.put_cluster(cluster),
+            Mutation::DeleteCluster(id) => self.delete_cluster(*id),
+            Mutation::PutQuarantine(quarantine) => self.put_quarantine(quarantine),
+            Mutation::DeleteQuarantine(host, tag) => self.delete_quarantine(host, *tag),
         }
     }
 }

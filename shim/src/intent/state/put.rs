@@ -1,8 +1,5 @@
 //! Networks, subnets, ports and NVEs together with their index entries.
 
-use std::sync::Arc;
-
-use nve_protocol::Vlan;
 use uuid::Uuid;
 
 use super::{State, disown};
@@ -54,13 +51,7 @@ impl State {
             self.port_by_address
                 .insert_mut((ip.subnet_id, ip.ip_address), id);
         }
-        if let Some(key) = tag_key(port) {
-            self.port_by_tag.insert_mut(key, id);
-        }
-        if let Some(tag) = port.segmentation_id {
-            self.ports_per_tag
-                .insert_mut(tag, self.ports_with_tag(tag) + 1);
-        }
+        self.take_tag(port);
         if let Some(router) = port.router() {
             self.interfaces_by_router.insert_mut((router, id), ());
             self.interfaces_by_network.insert_mut((network, id), ());
@@ -75,7 +66,7 @@ impl State {
     }
 
     pub(super) fn delete_port(&mut self, id: Uuid) {
-        let Some(old) = self.ports.get(&id) else {
+        let Some(old) = self.ports.get(&id).cloned() else {
             return;
         };
         let network = old.network_id;
@@ -88,9 +79,6 @@ impl State {
                 id,
             );
         }
-        if let Some(key) = tag_key(old) {
-            disown(&mut self.port_by_tag, &key, id);
-        }
         if let Some(router) = old.router() {
             self.interfaces_by_router.remove_mut(&(router, id));
             self.interfaces_by_network.remove_mut(&(network, id));
@@ -101,20 +89,8 @@ impl State {
         if let Some(policy) = old.qos_policy_id {
             self.ports_by_policy.remove_mut(&(policy, id));
         }
-        let tag = old.segmentation_id;
+        self.leave_tag(&old);
         self.ports.remove_mut(&id);
-        if let Some(tag) = tag {
-            self.release_tag(tag);
-        }
-    }
-
-    fn release_tag(&mut self, tag: Vlan) {
-        match self.ports_with_tag(tag) {
-            more @ 2.. => self.ports_per_tag.insert_mut(tag, more - 1),
-            _ => {
-                self.ports_per_tag.remove_mut(&tag);
-            }
-        }
     }
 
     pub(super) fn put_nve(&mut self, nve: &Nve) {
@@ -129,11 +105,4 @@ impl State {
         }
         self.nves.remove_mut(&id);
     }
-}
-
-/// Index key of a port that is bound to a host.
-fn tag_key(port: &Port) -> Option<(Arc<str>, Vlan)> {
-    let host = port.binding_host_id.as_str();
-    let tag = port.segmentation_id.filter(|_| !host.is_empty())?;
-    Some((Arc::from(host), tag))
 }

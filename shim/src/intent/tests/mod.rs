@@ -8,3 +8,4 @@ mod routers;
 mod security;
 mod state;
 mod subnets;
+mod tags;

@@ -58,7 +58,7 @@ fn a_network_with_ports_stays_and_one_with_subnets_takes_them_along() {
         "{error}"
     );
     bench
-        .carry_out(|s, _| super::super::port::delete(s, port.common.id))
+        .carry_out(|s, c| super::super::port::delete(s, c, port.common.id))
         .unwrap();
     bench.carry_out(|s, _| network::delete(s, id)).unwrap();
     assert_eq!(bench.state, Default::default());

@@ -148,8 +148,8 @@ fn tags_differ_everywhere_while_there_are_enough() {
     assert_eq!(tag(&bench.port(&net, on("a")).unwrap()), 1);
     assert_eq!(tag(&bench.port(&net, on("b")).unwrap()), 2);
     assert_eq!(tag(&bench.port(&net, on("")).unwrap()), 3);
-    let given = json!({"binding:host_id": "b", "segmentation_id": 1});
-    assert_eq!(tag(&bench.port(&net, given).unwrap()), 1);
+    let given = json!({"binding:host_id": "b", "segmentation_id": 4});
+    assert_eq!(tag(&bench.port(&net, given).unwrap()), 4);
 }
 
 #[test]
@@ -162,13 +162,23 @@ fn a_host_has_4094_tags_and_an_unbound_port_then_shares() {
         last = Some(bench.port(&net, on("a")).unwrap());
     }
     let error = bench.port(&net, on("a")).unwrap_err();
-    assert_eq!(error, IntentError::NoTagLeft("a".into()));
+    let told = |ports: usize, quarantined: usize| IntentError::NoTagLeft {
+        host: "a".into(),
+        cluster: "default".into(),
+        ports,
+        vnics: 0,
+        quarantined,
+        reserved: 0,
+    };
+    assert_eq!(error, told(4094, 0));
     assert_eq!(tag(&bench.port(&net, on("b")).unwrap()), 1);
     assert_eq!(tag(&bench.port(&net, on("")).unwrap()), 2);
     let last = last.unwrap();
     bench
-        .carry_out(|s, _| super::super::port::delete(s, last.common.id))
+        .carry_out(|s, c| super::super::port::delete(s, c, last.common.id))
         .unwrap();
+    assert_eq!(bench.port(&net, on("a")).unwrap_err(), told(4093, 1));
+    bench.now += time::Duration::minutes(5);
     assert_eq!(tag(&bench.port(&net, on("a")).unwrap()), 4094);
 }
 

@@ -59,7 +59,7 @@ fn an_interface_by_subnet_is_a_port_with_the_gateways_address() {
         bench.attach(router, by_subnet(&subnet)).unwrap_err(),
         "already has a port on subnet",
     );
-    let deleted = bench.carry_out(|s, _| port::delete(s, port.common.id));
+    let deleted = bench.carry_out(|s, c| port::delete(s, c, port.common.id));
     assert_eq!(
         refusal(deleted.unwrap_err()),
         RouterError::InterfaceDeleted(port.common.id)
@@ -90,6 +90,7 @@ fn an_interface_by_subnet_is_a_port_with_the_gateways_address() {
 #[test]
 fn an_interface_by_port_keeps_the_ports_addresses_and_loses_its_tag() {
     let mut bench = Bench::default();
+    bench.settings.tags.quarantine = time::Duration::ZERO;
     let (net, subnet) = site(&mut bench, "10.0.0.0/24");
     let router = bench.router(json!({})).unwrap().common.id;
     let own = json!({"fixed_ips": [{"ip_address": "10.0.0.9"}], "binding:host_id": "a",

@@ -159,7 +159,7 @@ fn take(bench: &mut Bench, step: Step) -> Option<()> {
         }
         Step::DeletePort(n) => {
             let id = nth(ports, n)?;
-            drop(bench.carry_out(|s, _| port::delete(s, id)));
+            drop(bench.carry_out(|s, c| port::delete(s, c, id)));
         }
     }
     Some(())
@@ -187,6 +187,8 @@ fn rebuilt(state: &State) -> State {
                 .map(Mutation::PutAddressGroup),
         )
         .chain(state.qos_policies().cloned().map(Mutation::PutQosPolicy))
+        .chain(state.quarantines().cloned().map(Mutation::PutQuarantine))
+        .chain(state.clusters().cloned().map(Mutation::PutCluster))
         .collect();
     State::replay(&objects)
 }

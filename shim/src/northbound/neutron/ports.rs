@@ -258,8 +258,8 @@ impl Resource for Port {
         port::create(state, context, request)
     }
 
-    fn delete(state: &State, _context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
-        port::delete(state, id)
+    fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
+        port::delete(state, context, id)
     }
 
     fn special_filter(&self, name: &str, values: &[String]) -> Option<bool> {

@@ -7,11 +7,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use nve_protocol::{DropReason, NicStats, ProcessorStats, Stats};
 
+use super::clusters::{Tags, default_cluster};
 use crate::events::SubscriberStatus;
 use crate::fabric::Fabric;
 use crate::intent::State;
 use crate::northbound::Api;
 use crate::northbound::routes::{Operation, Routes, Verb};
+use crate::placement::alarms::{self, Kind};
 use crate::southbound::NveStatus;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -61,6 +63,8 @@ fn render(fabric: &Fabric, statuses: &[SubscriberStatus]) -> String {
     let state = fabric.controller().snapshot();
     let mut text = Text::default();
     objects(&mut text, &state);
+    tags(&mut text, fabric, &state);
+    work(&mut text, fabric, &state);
     managers(&mut text, statuses);
     text.family(
         "sluice_rejected_connections_total",
@@ -104,6 +108,46 @@ fn objects(text: &mut Text, state: &State) {
     ];
     for (kind, count) in counts {
         text.sample("sluice_objects", &[("kind", kind)], count);
+    }
+}
+
+/// VLAN tags of each cluster, and what contradicts their leases.
+fn tags(text: &mut Text, fabric: &Fabric, state: &State) {
+    let name = "sluice_vlan_tags";
+    text.family(name, "gauge", "VLAN tags, by cluster and state.");
+    let clusters = [default_cluster()].into_iter();
+    for cluster in clusters.chain(state.clusters().cloned()) {
+        let tags = Tags::of(state, fabric.controller().settings(), cluster.id);
+        for (kind, count) in [
+            ("leased", tags.leased),
+            ("seen", tags.seen),
+            ("quarantined", tags.quarantined),
+            ("reserved", tags.reserved),
+            ("free", tags.free),
+        ] {
+            let labels = [("cluster", cluster.name.as_str()), ("state", kind)];
+            text.sample(name, &labels, count);
+        }
+    }
+    let alarms = alarms::all(state);
+    text.family("sluice_alarms", "gauge", "Alarms, by kind.");
+    for kind in Kind::ALL {
+        let count = alarms.iter().filter(|alarm| alarm.kind == kind).count();
+        text.sample("sluice_alarms", &[("kind", kind.name())], count);
+    }
+}
+
+/// What the compiler did.
+fn work(text: &mut Text, fabric: &Fabric, state: &State) {
+    let work = fabric.work();
+    let name = "sluice_changes_compiled_total";
+    text.family(name, "counter", "Changes of intent or placement compiled.");
+    text.sample(name, &[], work.changes);
+    let name = "sluice_nve_recompiled_total";
+    text.family(name, "counter", "Changes that gave the NVE other tables.");
+    for nve in state.nves() {
+        let count = work.recompiled.get(&nve.id).copied().unwrap_or(0);
+        text.sample(name, &[("nve", &nve.name)], count);
     }
 }
 

@@ -3,6 +3,8 @@
 //! One file per kind of object. Errors are
 //! `{"error": {"code": …, "message": …, "field": …}}`.
 
+mod alarms;
+mod clusters;
 mod controllers;
 mod error;
 mod events;
@@ -27,6 +29,7 @@ use super::routes::Routes;
 /// All routes of the API.
 pub fn routes(routes: Routes) -> Routes {
     let routes = vteps::routes(inspect::routes(nves::routes(routes)));
+    let routes = alarms::routes(clusters::routes(routes));
     let routes = events::routes(placement::routes(routes));
     let routes = controllers::routes(managers::routes(routes));
     metrics::routes(health::routes(routes))
@@ -37,6 +40,8 @@ pub fn schemas() -> Vec<(String, Value)> {
     let mut schemas = nves::schemas();
     schemas.extend(inspect::schemas());
     schemas.extend(vteps::schemas());
+    schemas.extend(clusters::schemas());
+    schemas.extend(alarms::schemas());
     schemas.extend(placement::schemas());
     schemas.extend(events::schemas());
     schemas.extend(controllers::schemas());

@@ -2,15 +2,18 @@
 
 use axum::Json;
 use axum::extract::State as Shared;
+use nve_protocol::Vlan;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::events::types::VmStatus;
+use crate::events::types::{VmStatus, Vnic};
 use crate::fabric::Attachment;
 use crate::intent::State;
+use crate::model::PlacedVm;
 use crate::northbound::Api;
 use crate::northbound::routes::{Operation, Routes, Verb};
+use crate::placement::alarms::{self, Kind};
 
 /// How far a port has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -26,8 +29,11 @@ enum Progress {
     NoNve,
     /// The port group's name carries no port that exists.
     UnknownPort,
-    /// Another port has the tag on that host, or another place is newer, or the
-    /// port or its network is administratively down.
+    /// The VM is deleted, which an inventory has to confirm.
+    Deleted,
+    /// Another port has the tag on that host too.
+    TagCollision,
+    /// Another place is newer, or the port or its network is administratively down.
     NotAttached,
 }
 
@@ -63,7 +69,8 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
     let text = json!({"type": "string"});
     let uuid = json!({"type": ["string", "null"], "format": "uuid"});
     let progress = json!({"enum": [
-        "in_force", "pending", "stopped", "no_nve", "unknown_port", "not_attached",
+        "in_force", "pending", "stopped", "no_nve", "unknown_port", "deleted",
+        "tag_collision", "not_attached",
     ]});
     let vnic = json!({"type": "object", "properties": {
         "manager": text, "vm_name": text, "vm_uuid": uuid, "vm_status": text,
@@ -96,7 +103,7 @@ async fn list(Shared(api): Shared<Api>) -> Json<Placement> {
                 port_id: vnic.port_id(),
                 segmentation_id: vnic.port_segmentation_id,
                 nve_id: state.nve_by_host(&vm.host_name).map(|nve| nve.id),
-                progress: progress(&state, vm.vm_status, &vm.host_name, port, attachment),
+                progress: progress(&state, placed, vnic, port, attachment),
             }
         })
     });
@@ -107,21 +114,31 @@ async fn list(Shared(api): Shared<Api>) -> Json<Placement> {
 
 fn progress(
     state: &State,
-    status: VmStatus,
-    host: &str,
+    placed: &PlacedVm,
+    vnic: &Vnic,
     port: Option<Uuid>,
     attachment: Option<Attachment>,
 ) -> Progress {
-    let Some(nve) = state.nve_by_host(host) else {
+    let vm = &placed.vm;
+    let Some(nve) = state.nve_by_host(&vm.host_name) else {
         return Progress::NoNve;
     };
     match attachment {
         _ if port.is_none() => Progress::UnknownPort,
-        _ if !status.forwards() => Progress::Stopped,
+        _ if placed.deleted => Progress::Deleted,
+        _ if !vm.vm_status.forwards() => Progress::Stopped,
         Some(Attachment { nve: at, in_force }) if at == nve.id => match in_force {
             true => Progress::InForce,
             false => Progress::Pending,
         },
+        _ if collides(state, &vm.host_name, vnic) => Progress::TagCollision,
         _ => Progress::NotAttached,
     }
+}
+
+fn collides(state: &State, host: &str, vnic: &Vnic) -> bool {
+    let tag = Vlan::new(vnic.port_segmentation_id);
+    let alarms = tag.map(|tag| alarms::on(state, host, tag));
+    let mut alarms = alarms.into_iter().flatten();
+    alarms.any(|alarm| alarm.kind == Kind::TagCollision)
 }

@@ -65,7 +65,11 @@ impl World {
         let fabric = Fabric::new(controller, Arc::default());
         let ports = Arc::new(Active::default());
         let router = router(Api::new(fabric.clone()));
-        let rest = Rest { router, ports };
+        let rest = Rest {
+            router,
+            ports,
+            fabric: fabric.clone(),
+        };
         let mut nves = [Uuid::nil(); 2];
         for (n, id) in (1..).zip(&mut nves) {
             *id = add_nve(&rest, n).await;

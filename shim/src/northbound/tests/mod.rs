@@ -1,6 +1,7 @@
 mod discovery;
 mod documents;
 mod inspect;
+mod leases;
 mod lists;
 mod operations;
 mod qos;
@@ -16,12 +17,13 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::intent::Settings;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Store};
 
 /// The whole REST interface over a store in memory.
 struct Rest {
     router: Router,
     ports: Arc<Active>,
+    fabric: Fabric,
 }
 
 /// Which ports the test has declared in force.
@@ -43,13 +45,28 @@ struct Answer {
 
 impl Rest {
     fn new() -> Rest {
+        Rest::over(Box::new(MemoryStore::default()))
+    }
+
+    fn over(store: Box<dyn Store>) -> Rest {
         let ports = Arc::new(Active::default());
-        let store = Box::new(MemoryStore::default());
         let controller = Controller::open(store, Settings::default()).unwrap();
-        let mut api = Api::new(Fabric::new(controller, Arc::default()));
+        let fabric = Fabric::new(controller, Arc::default());
+        let mut api = Api::new(fabric.clone());
         api.ports = ports.clone();
         let router = router(api);
-        Rest { router, ports }
+        Rest {
+            router,
+            ports,
+            fabric,
+        }
+    }
+
+    async fn metrics(&self) -> String {
+        let request = Request::get("/metrics").body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
