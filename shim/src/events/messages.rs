@@ -35,7 +35,9 @@ pub enum Sign {
     Message(MessageEvent),
     /// A message that is too large to be taken.
     TooLarge,
-    /// Anything else: a comment, a part of a message.
+    /// A comment, which is what managers send as a heartbeat.
+    Heartbeat,
+    /// Anything else, such as a part of a message.
     Life,
 }
 
@@ -48,7 +50,7 @@ pub struct Messages<B> {
 }
 
 impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Messages<B> {
-    /// Messages of `body`, which is taken for dead after `patience` of silence.
+    /// Messages of `body`; silence for `patience` is told.
     pub fn new(body: B, patience: Duration) -> Self {
         Messages {
             body,
@@ -58,7 +60,8 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Messages<B> {
         }
     }
 
-    /// What comes next. Loses nothing when it is dropped and called again.
+    /// What comes next. Loses nothing when it is dropped, or after silence, and called
+    /// again.
     ///
     /// # Errors
     /// When nothing comes any more.
@@ -76,7 +79,10 @@ impl<B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin> Messages<B> {
             .ok_or(StreamEnd::Closed)?
             .map_err(|error| StreamEnd::Broken(error.to_string()))?;
         self.pending = frame.into_data().unwrap_or_default();
-        Ok(Sign::Life)
+        Ok(match self.pending.first() {
+            Some(b':') => Sign::Heartbeat,
+            _ => Sign::Life,
+        })
     }
 }
 
@@ -128,7 +134,7 @@ mod tests {
         runtime.block_on(async {
             loop {
                 match messages.next().await {
-                    Ok(Sign::Life) => {}
+                    Ok(Sign::Life | Sign::Heartbeat) => {}
                     Ok(sign) => signs.push(sign),
                     Err(end) => return assert_eq!(end, StreamEnd::Closed),
                 }

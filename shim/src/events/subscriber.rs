@@ -5,9 +5,14 @@
 //! inventory is listed again at each reconnect, at intervals, and when the manager
 //! cannot resume or sends what cannot be read: so a lost event delays, and does
 //! not corrupt. Silence for longer than the heartbeats allow ends the connection.
+//!
+//! What the paper does not have, a manager may not have either: without an inventory
+//! the stream alone tells, from the last event that was taken; without heartbeats
+//! another request finds out whether the manager lives. The status says what is missing.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -19,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::messages::{Messages, Sign, StreamEnd};
-use super::status::StatusHandle;
+use super::status::{self, StatusHandle};
 use super::types::{EventType, Inventory, LifecycleEvent};
 use super::{EventSink, SinkError};
 use crate::auth::Credentials;
@@ -27,6 +32,12 @@ use crate::http::client::{Client, ClientError};
 
 /// Name of the message with which a manager says that it cannot resume.
 const RESET: &str = "reset";
+
+/// Names of what managers may do without, in the status.
+const INVENTORY: &str = "inventory";
+const HEARTBEAT: &str = "heartbeat";
+const CLIENT_HEARTBEAT: &str = "client_heartbeat";
+const RESUME: &str = "resume";
 
 /// Event ids of a connection that are remembered to know duplicates by.
 const REMEMBERED: usize = 1024;
@@ -42,6 +53,8 @@ pub struct Timing {
     /// The least between an inventory and one that repairs what could not be read, so
     /// that a manager that sends rubbish is not asked without pause.
     pub repair: Duration,
+    /// From a `vmdeleted` to the inventory that confirms it, and others with it.
+    pub confirm: Duration,
     /// Before the first reconnect; doubles with each one that fails.
     pub backoff: Duration,
     /// The most before any reconnect.
@@ -54,6 +67,7 @@ impl Default for Timing {
             dead_after: Duration::from_secs(10),
             relist: Duration::from_secs(60),
             repair: Duration::from_secs(1),
+            confirm: Duration::from_secs(5),
             backoff: Duration::from_millis(200),
             backoff_most: Duration::from_secs(10),
         }
@@ -78,6 +92,7 @@ pub struct Subscriber<S> {
     sink: S,
     status: StatusHandle,
     timing: Timing,
+    heartbeats: AtomicBool,
 }
 
 impl<S: EventSink> Subscriber<S> {
@@ -103,6 +118,7 @@ impl<S: EventSink> Subscriber<S> {
             sink,
             status,
             timing: Timing::default(),
+            heartbeats: AtomicBool::new(false),
         })
     }
 
@@ -140,18 +156,19 @@ impl<S: EventSink> Subscriber<S> {
     }
 
     async fn connection(&self) -> Result<Infallible, Ended> {
-        self.status.change(|status| status.connections += 1);
+        let connections = self.status.change(|status| {
+            status.connections += 1;
+            status.connections
+        });
         for kind in EventType::ALL {
             self.register(kind).await?;
         }
-        let last = self.relist().await?;
-        // The nil id is none that a manager has: it makes the manager answer with a
-        // reset, so that an event between listing and following is not missed.
-        let after = last.unwrap_or(Uuid::nil());
-        let body = self
-            .client
-            .stream("/v1/events", Some(after.to_string()))
-            .await?;
+        let after = self.relist().await?;
+        if connections > 1 {
+            self.status.change(|status| status.resyncs += 1);
+        }
+        let after = after.map(|after| after.to_string());
+        let body = self.client.stream("/v1/events", after).await?;
         self.status.change(|status| {
             status.connected_since = Some(OffsetDateTime::now_utc());
             status.last_error = None;
@@ -161,88 +178,179 @@ impl<S: EventSink> Subscriber<S> {
             url = self.client.url(),
             "following events"
         );
-        self.follow(Messages::new(body, self.timing.dead_after))
-            .await
+        tokio::select! {
+            ended = self.follow(Messages::new(body, self.timing.dead_after)) => ended,
+            ended = self.beat() => ended,
+        }
     }
 
     /// Registers a type. That a manager does not know one is no reason to do without
     /// the others: what it would have told comes with the inventory.
     async fn register(&self, kind: EventType) -> Result<(), Ended> {
         let body = json!({ "eventType": kind });
+        let feature = format!("event_type:{kind}");
         match self.client.post("/v1/registrations", &body).await {
             Err(error @ ClientError::Status { status, .. })
                 if status == StatusCode::BAD_REQUEST =>
             {
                 tracing::warn!(manager = self.name, "not registered: {error}");
+                self.status.has(&feature, false);
                 Ok(())
             }
-            answer => Ok(answer?),
+            answer => {
+                self.status.has(&feature, true);
+                Ok(answer?)
+            }
         }
     }
 
-    /// Lists the inventory and returns the last event that it contains.
+    /// Lists the inventory, if the manager has one, and returns the event after which
+    /// the stream is to go on.
     async fn relist(&self) -> Result<Option<Uuid>, Ended> {
-        let inventory: Inventory = self.client.get("/v1/inventory").await?;
+        let inventory: Inventory = match self.client.get("/v1/inventory").await {
+            Err(error) if is_unknown(&error) => {
+                self.status.has(INVENTORY, false);
+                return Ok(self.sink.cursor(&self.name).await);
+            }
+            answer => answer?,
+        };
         let last = inventory.last_event_id;
         self.sink.inventory(&self.name, inventory).await?;
+        self.status.has(INVENTORY, true);
         self.status.change(|status| status.inventories += 1);
-        Ok(last)
+        // The nil id is none that a manager has: it makes the manager answer with a
+        // reset, so that an event between listing and following is not missed.
+        Ok(Some(last.unwrap_or(Uuid::nil())))
+    }
+
+    /// Sends heartbeats, so that the manager knows a dead peer.
+    async fn beat(&self) -> Result<Infallible, Ended> {
+        loop {
+            sleep(self.timing.dead_after / 3).await;
+            match self.client.post("/v1/heartbeats", &()).await {
+                Err(error) if is_unknown(&error) => {
+                    self.status.has(CLIENT_HEARTBEAT, false);
+                    std::future::pending::<()>().await;
+                }
+                answer => answer?,
+            }
+            self.status.has(CLIENT_HEARTBEAT, true);
+        }
     }
 
     async fn follow(&self, mut messages: Messages<Incoming>) -> Result<Infallible, Ended> {
         let mut taken = Taken::default();
+        let mut comments = 0;
+        let mut missed = false;
         let mut repair_at = Instant::now();
         let mut relist_at = repair_at + self.timing.relist;
         loop {
             if Instant::now() >= relist_at {
                 self.relist().await?;
+                let resyncs = u64::from(std::mem::take(&mut missed));
+                self.status.change(|status| status.resyncs += resyncs);
                 repair_at = Instant::now() + self.timing.repair;
                 relist_at = Instant::now() + self.timing.relist;
             }
-            let Ok(sign) = timeout_at(relist_at, messages.next()).await else {
-                continue;
+            let sign = match timeout_at(relist_at, messages.next()).await {
+                Err(_) => continue,
+                Ok(Err(StreamEnd::Silent(_))) if !self.expects_heartbeats() => {
+                    self.status.has(HEARTBEAT, false);
+                    // What is registered already proves that the manager lives.
+                    self.register(EventType::VmPowerOn).await?;
+                    continue;
+                }
+                Ok(sign) => sign?,
             };
-            let understood = match sign? {
-                Sign::Life => true,
-                Sign::Message(message) if &*message.event == RESET => false,
+            let next = match sign {
+                Sign::Life => Next::Nothing,
+                Sign::Heartbeat => {
+                    comments += 1;
+                    self.heard(comments);
+                    Next::Nothing
+                }
+                Sign::Message(message) if &*message.event == RESET => Next::Repair,
                 Sign::Message(message) => self.take(&message, &mut taken).await?,
                 Sign::TooLarge => self.malformed(&"it is too large"),
             };
-            if !understood {
-                relist_at = relist_at.min(repair_at);
+            match next {
+                Next::Nothing => {}
+                Next::Repair => {
+                    missed = true;
+                    relist_at = relist_at.min(repair_at);
+                }
+                Next::Confirm => {
+                    relist_at = relist_at.min(Instant::now() + self.timing.confirm);
+                }
             }
         }
     }
 
-    /// Takes a message; `false` if it cannot be understood.
-    async fn take(&self, message: &MessageEvent, taken: &mut Taken) -> Result<bool, Ended> {
+    /// Takes the so many-eth heartbeat of a connection. One alone may be a greeting.
+    fn heard(&self, count: u32) {
+        self.status
+            .change(|status| status.last_heartbeat_at = Some(OffsetDateTime::now_utc()));
+        if count > 1 {
+            self.heartbeats.store(true, Ordering::Relaxed);
+            self.status.has(HEARTBEAT, true);
+        }
+    }
+
+    /// Whether the manager is known to send heartbeats, so that silence is death.
+    fn expects_heartbeats(&self) -> bool {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    /// Takes a message, and tells what is to be done then.
+    async fn take(&self, message: &MessageEvent, taken: &mut Taken) -> Result<Next, Ended> {
         let event: LifecycleEvent = match serde_json::from_str(&message.data) {
             Ok(event) => event,
             Err(error) => return Ok(self.malformed(&error)),
         };
-        let id = event.event_id;
-        if !taken.is_new(id) {
+        self.status.has(RESUME, message.last_event_id.is_some());
+        let kept = status::Taken::of(&event);
+        if !taken.is_new(kept.id) {
             self.status.change(|status| status.duplicates += 1);
-            return Ok(true);
+            return Ok(Next::Nothing);
         }
+        let deleted = event.event_type == EventType::VmDeleted;
         match self.sink.event(&self.name, event).await {
             Ok(()) => {}
             Err(error @ SinkError::Invalid(_)) => return Ok(self.malformed(&error)),
             Err(error) => return Err(error.into()),
         }
-        self.status.change(|status| {
-            status.events += 1;
-            status.last_event_at = Some(OffsetDateTime::now_utc());
-            status.last_event_id = Some(id);
-        });
-        Ok(true)
+        self.status.change(|status| status.count(&kept));
+        match deleted {
+            true => Ok(Next::Confirm),
+            false => Ok(Next::Nothing),
+        }
     }
 
-    fn malformed(&self, error: &dyn std::fmt::Display) -> bool {
+    fn malformed(&self, error: &dyn std::fmt::Display) -> Next {
         tracing::warn!(manager = self.name, "a message is skipped: {error}");
         self.status.change(|status| status.malformed += 1);
-        false
+        Next::Repair
     }
+}
+
+/// What a message asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    /// Something was missed: list the inventory as soon as may be.
+    Repair,
+    /// A VM is gone if the inventory says so too.
+    Confirm,
+}
+
+/// Whether the manager has no such path.
+fn is_unknown(error: &ClientError) -> bool {
+    const ANSWERS: [StatusCode; 3] = [
+        StatusCode::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::NOT_IMPLEMENTED,
+    ];
+    matches!(error, ClientError::Status { status, .. } if ANSWERS.contains(status))
 }
 
 /// The newest event ids of a connection.

@@ -31,6 +31,7 @@ struct Record {
     events: Vec<(String, EventType)>,
     inventories: Vec<Vec<String>>,
     failures: usize,
+    cursor: Option<Uuid>,
 }
 
 impl EventSink for Recorder {
@@ -41,6 +42,7 @@ impl EventSink for Recorder {
             return Err(SinkError::Unavailable("disk full".into()));
         }
         record.events.push((event.vm.vm_name, event.event_type));
+        record.cursor = Some(event.event_id);
         Ok(())
     }
 
@@ -51,7 +53,7 @@ impl EventSink for Recorder {
     }
 
     async fn cursor(&self, _: &str) -> Option<Uuid> {
-        None
+        self.0.lock().unwrap().cursor
     }
 }
 
@@ -140,6 +142,7 @@ impl Following {
             backoff: Duration::from_millis(20),
             backoff_most: Duration::from_millis(200),
             repair: Duration::from_millis(50),
+            confirm: Duration::from_millis(50),
             ..Timing::default()
         };
         let subscriber = Subscriber::new("lab", &url, credentials(password), sink)
@@ -196,6 +199,15 @@ async fn vms_are_listed_and_what_happens_to_them_is_told() {
     let status = following.status.get();
     assert_eq!((status.connections, status.malformed), (1, 0));
     assert!(status.last_event_id.is_some() && status.last_error.is_none());
+    assert_eq!(status.events_by_type["vmpoweroff"], 1);
+    assert!(status.lag_seconds.is_some_and(|lag| lag < 60.0));
+    following
+        .until("the end is confirmed", |s| s.inventories == 2)
+        .await;
+    assert_eq!(sink.listed(), ["b"]);
+    let all = |s: &SubscriberStatus| s.last_heartbeat_at.is_some() && s.missing.is_empty();
+    following.until("heartbeats", all).await;
+    assert_eq!(following.status.get().resyncs, 0);
 }
 
 #[tokio::test]
@@ -352,4 +364,87 @@ async fn rubbish_is_counted_skipped_and_repaired() {
     following.until("all", all).await;
     assert_eq!(sink.events(), [("a".to_owned(), EventType::VmPowerOn)]);
     assert_eq!(following.status.get().connections, 1);
+}
+
+/// A manager that does what the paper says and no more: registrations, and events on a
+/// long connection. It knows ten types.
+fn papers(events: tokio::sync::broadcast::Sender<Value>) -> Router {
+    use futures_util::StreamExt as _;
+    use tokio_stream::wrappers::BroadcastStream;
+    let register = |Json(body): Json<Value>| async move {
+        match body["eventType"] == "hafinish" {
+            true => axum::http::StatusCode::BAD_REQUEST,
+            false => axum::http::StatusCode::CREATED,
+        }
+    };
+    let follow = move || {
+        let events = BroadcastStream::new(events.subscribe());
+        let events =
+            events.map(|event| event.map(|event| Event::default().data(event.to_string())));
+        async move { Sse::new(events) }
+    };
+    Router::new()
+        .route("/v1/registrations", post(register))
+        .route("/v1/events", get(follow))
+}
+
+#[tokio::test]
+async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says_so() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (events, _) = tokio::sync::broadcast::channel(8);
+    let app = papers(events.clone());
+    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let sink = Recorder::default();
+    let following = Following::start(address, "x", sink.clone());
+    following.until("up", |s| s.connected_since.is_some()).await;
+    let event = |kind: &str| {
+        json!({
+            "event_id": Uuid::new_v4(), "timestamp": "2026-01-01T00:00:01Z",
+            "event_type": kind, "vm_name": "a", "vm_uuid": Uuid::nil(),
+            "vm_status": "running", "host_name": "h", "host_uuid": Uuid::nil(), "vnic_list": [],
+        })
+    };
+    events.send(event("vmpoweron")).unwrap();
+    following.until("an event", |s| s.events == 1).await;
+    // Longer than silence is borne where there are heartbeats.
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    events.send(event("vmpoweroff")).unwrap();
+    following.until("another event", |s| s.events == 2).await;
+    let status = following.status.get();
+    assert_eq!(status.connections, 1, "{:?}", status.last_error);
+    let missing: Vec<&str> = status.missing.iter().map(String::as_str).collect();
+    let expected = [
+        "client_heartbeat",
+        "event_type:hafinish",
+        "heartbeat",
+        "inventory",
+        "resume",
+    ];
+    assert_eq!(missing, expected);
+}
+
+#[tokio::test]
+async fn many_managers_are_followed_at_once() {
+    let mut all = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let state = tempfile::tempdir().unwrap();
+        let manager = Manager::start(state.path(), any_port(), 100).await;
+        let sink = Recorder::default();
+        let following = Following::start(manager.address, "x", sink.clone());
+        all.push((name, state, manager, sink, following));
+    }
+    for (name, _, manager, _, following) in &all {
+        following.until("up", |s| s.connected_since.is_some()).await;
+        manager.define(name).await;
+    }
+    let (_, _, first, _, following) = all.remove(0);
+    first.stop().await;
+    following.until("down", |s| s.last_error.is_some()).await;
+    for (name, _, manager, sink, following) in &all {
+        manager.define(&format!("{name}2")).await;
+        following.until("both events", |s| s.events == 2).await;
+        let told = [name.to_string(), format!("{name}2")];
+        assert_eq!(sink.events(), told.map(|vm| (vm, EventType::VmCreated)));
+    }
 }

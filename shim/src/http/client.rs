@@ -22,6 +22,8 @@ use crate::auth::digest::{ChallengeError, Signer};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For an answer's head, and again for its body.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For data to be acknowledged by the peer's kernel, and for keep-alive probes.
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest body that is collected, bytes: an inventory of 100,000 VMs fits.
 const LARGEST_BODY: usize = 128 * 1024 * 1024;
 /// Of an error's body, what is looked at, bytes.
@@ -340,7 +342,10 @@ fn pool() -> legacy::Client<HttpConnector, Full<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_keepalive(Some(ANSWER_TIMEOUT));
+    connector.set_keepalive(Some(DEAD_PEER_TIMEOUT / 3));
+    connector.set_keepalive_interval(Some(DEAD_PEER_TIMEOUT / 3));
+    connector.set_keepalive_retries(Some(2));
+    connector.set_tcp_user_timeout(Some(DEAD_PEER_TIMEOUT));
     legacy::Client::builder(TokioExecutor::new()).build(connector)
 }
 
@@ -353,6 +358,7 @@ fn reason_in(body: &[u8]) -> String {
         .filter(|error| error.is_string())
         .or_else(|| json.pointer("/error/message"))
         .or_else(|| json.pointer("/NeutronError/message"))
+        .or_else(|| json.get("detail"))
         .and_then(serde_json::Value::as_str);
     let text = message.map_or_else(|| String::from_utf8_lossy(body), Into::into);
     text.chars().take(LONGEST).collect()

@@ -6,6 +6,7 @@
 //! | `DELETE /v1/registrations/{eventType}` | 204, also if it was not registered; 400 for an unknown type |
 //! | `GET /v1/registrations` | `{"registrations":[{"eventType":…}]}` of the authenticated user |
 //! | `GET /v1/events` | `text/event-stream`: `id:` event_id, `event:` event_type, `data:` TABLE II as JSON; comments as heartbeats; `Last-Event-ID` resumes; `event: reset` first if that is not possible |
+//! | `POST /v1/heartbeats` | 204; who sends them and stops has its event connections ended |
 //! | `GET /v1/inventory` | [`Inventory`] |
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::backend::Backend;
+use super::heartbeats::Heartbeats;
 use super::registrations::Registrations;
 use super::stream;
 use crate::auth::digest::User;
@@ -30,6 +32,8 @@ use crate::http::api::{Failure, JsonBody};
 
 /// Event connections at a time.
 const MAX_FOLLOWERS: usize = 64;
+/// Heartbeats that a follower may miss.
+const MISSED: u32 = 5;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -37,6 +41,7 @@ struct Shared {
     backend: Arc<dyn Backend>,
     registrations: Arc<Registrations>,
     heartbeat: Duration,
+    heartbeats: Arc<Heartbeats>,
     followers: Arc<Semaphore>,
 }
 
@@ -50,12 +55,14 @@ pub fn router(
         backend,
         registrations,
         heartbeat,
+        heartbeats: Arc::new(Heartbeats::new(heartbeat * MISSED)),
         followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
     };
     Router::new()
         .route("/v1/registrations", get(list).post(register))
         .route("/v1/registrations/{*event_type}", delete(deregister))
         .route("/v1/events", get(follow))
+        .route("/v1/heartbeats", post(beat))
         .route("/v1/inventory", get(inventory))
         .with_state(shared)
 }
@@ -115,8 +122,17 @@ async fn follow(
         .get("last-event-id")
         .map(|id| Uuid::try_parse_ascii(id.as_bytes()).unwrap_or(Uuid::nil()));
     let feed = shared.backend.follow(after);
-    let registrations = Arc::clone(&shared.registrations);
-    Ok(stream::respond(user.0, feed, registrations, shared.heartbeat, permit).into_response())
+    let reader = stream::Reader {
+        user: user.0,
+        registrations: Arc::clone(&shared.registrations),
+        heartbeats: Arc::clone(&shared.heartbeats),
+    };
+    Ok(stream::respond(reader, permit, feed, shared.heartbeat).into_response())
+}
+
+async fn beat(State(shared): State<Shared>, Extension(user): Extension<User>) -> StatusCode {
+    shared.heartbeats.beat(&user.0);
+    StatusCode::NO_CONTENT
 }
 
 async fn inventory(State(shared): State<Shared>) -> Json<Inventory> {

@@ -8,6 +8,7 @@
 mod api;
 pub mod backend;
 mod config;
+mod heartbeats;
 pub mod lab;
 mod log;
 mod registrations;
@@ -81,6 +82,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| NoticeError::Listen { address, error })?;
+    let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, "hypervisor manager's notice module listens");
     server::serve(listener, app, shutdown).await;
     Ok(())

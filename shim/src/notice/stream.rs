@@ -2,8 +2,8 @@
 //!
 //! Invariants: a connection holds at most the log's length plus the channel's
 //! capacity of shared events; a client that reads slower than that is cut off, and
-//! resumes with `Last-Event-ID`; only the types that its user has registered at that
-//! moment are sent.
+//! resumes with `Last-Event-ID`; so is one whose heartbeats stop; only the types that
+//! its user has registered at that moment are sent.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,17 +14,29 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::Instant;
 
 use super::backend::{Continuity, Feed};
+use super::heartbeats::Heartbeats;
 use super::registrations::Registrations;
 use crate::events::types::LifecycleEvent;
 
 /// Name of the message that tells a client to list the inventory.
 pub const RESET: &str = "reset";
 
+/// Who reads a connection.
+pub struct Reader {
+    /// Its user.
+    pub user: String,
+    /// What users have registered.
+    pub registrations: Arc<Registrations>,
+    /// Whether it lives.
+    pub heartbeats: Arc<Heartbeats>,
+}
+
 struct Follower {
-    user: String,
-    registrations: Arc<Registrations>,
+    reader: Reader,
+    since: Instant,
     /// The first message, if there is something to say.
     greeting: Option<Event>,
     backlog: VecDeque<Arc<LifecycleEvent>>,
@@ -32,13 +44,12 @@ struct Follower {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The answer that sends `feed` to `user` until the client leaves or is too slow.
+/// The answer that sends `feed` until the client leaves, is too slow or falls silent.
 pub fn respond(
-    user: String,
-    feed: Feed,
-    registrations: Arc<Registrations>,
-    heartbeat: Duration,
+    reader: Reader,
     permit: OwnedSemaphorePermit,
+    feed: Feed,
+    heartbeat: Duration,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let greeting = match feed.continuity {
         // Sent at once, so that the client knows that it is being served.
@@ -48,8 +59,8 @@ pub fn respond(
         ),
     };
     let follower = Follower {
-        user,
-        registrations,
+        reader,
+        since: Instant::now(),
         greeting: Some(greeting),
         backlog: feed.backlog.into(),
         live: feed.live,
@@ -73,17 +84,32 @@ impl Follower {
                 Some(event) => event,
                 None => self.receive().await?,
             };
-            if self.registrations.contain(&self.user, event.event_type) {
+            let Reader {
+                user,
+                registrations,
+                ..
+            } = &self.reader;
+            if registrations.contain(user, event.event_type) {
                 return message(&event);
             }
         }
     }
 
     async fn receive(&mut self) -> Option<Arc<LifecycleEvent>> {
-        match self.live.recv().await {
+        let Reader {
+            user, heartbeats, ..
+        } = &self.reader;
+        let received = tokio::select! {
+            received = self.live.recv() => received,
+            () = heartbeats.lost(user, self.since) => {
+                tracing::warn!(user, "client whose heartbeats stopped is cut off");
+                return None;
+            }
+        };
+        match received {
             Ok(event) => Some(event),
             Err(RecvError::Lagged(events)) => {
-                tracing::warn!(user = self.user, events, "slow client is cut off");
+                tracing::warn!(user, events, "slow client is cut off");
                 None
             }
             Err(RecvError::Closed) => None,

@@ -363,3 +363,25 @@ async fn with_no_users_configured_a_password_is_made_up_once() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), password);
     registered(&server.client("shim", password.trim())).await;
 }
+
+#[tokio::test]
+async fn a_follower_whose_heartbeats_stop_is_cut_off() {
+    let state = tempfile::tempdir().unwrap();
+    let server = Server::start(&config(state.path())).await;
+    let (ada, bob) = (server.client("ada", "x"), server.client("bob", "y"));
+    let mut beating = Messages::open(&ada, None).await;
+    let mut silent = Messages::open(&bob, None).await;
+    ada.post("/v1/heartbeats", &()).await.unwrap();
+    // Five are missed, of one a second each.
+    let end = async { while beating.frame().await.is_some() {} };
+    let ended = tokio::time::timeout(Duration::from_secs(8), end).await;
+    assert!(ended.is_ok(), "it goes on");
+    assert!(
+        silent.frame().await.is_some(),
+        "who never sent any is let be"
+    );
+    // An old heartbeat is none of a new connection's.
+    let mut again = Messages::open(&ada, None).await;
+    assert!(again.frame().await.is_some());
+    assert!(again.frame().await.is_some());
+}

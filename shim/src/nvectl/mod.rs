@@ -221,7 +221,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, NvectlError> {
         Command::Qos { .. } => list(&client, "/v2.0/qos/policies", output, views::policies).await,
         Command::Vtep { .. } => list(&client, "/v1/vteps", output, views::vteps).await,
         Command::Placement { .. } => list(&client, "/v1/placement", output, views::placement).await,
-        Command::Manager { .. } => list(&client, "/v1/managers", output, views::managers).await,
+        Command::Manager { .. } => {
+            list(&client, "/v1/hypervisor-managers", output, views::managers).await
+        }
         Command::Event {
             command: EventCommand::List,
         } => list(&client, "/v1/events", output, views::events).await,

@@ -82,8 +82,11 @@ pub(super) fn managers(answer: &Value) -> String {
         "CONNECTED SINCE",
         "EVENTS",
         "LAST EVENT",
+        "LAG S",
         "INVENTORIES",
+        "RESYNCS",
         "MALFORMED",
+        "MISSING",
         "LAST ERROR",
     ];
     let keys = [
@@ -92,8 +95,11 @@ pub(super) fn managers(answer: &Value) -> String {
         "connected_since",
         "events",
         "last_event_at",
+        "lag_seconds",
         "inventories",
+        "resyncs",
         "malformed",
+        "missing",
         "last_error",
     ];
     let cells = |manager: &Value| keys.map(|key| cell(&manager[key])).to_vec();

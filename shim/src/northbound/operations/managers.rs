@@ -1,4 +1,4 @@
-//! `GET /v1/managers`: how the subscriptions to hypervisor managers go.
+//! `GET /v1/hypervisor-managers`: how the subscriptions to hypervisor managers go.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ struct Managers {
 pub(super) fn routes(routes: Routes) -> Routes {
     let about = Operation::new("events", "List hypervisor managers and their subscriptions")
         .answer(200, super::reference("Managers"));
-    routes.add(Verb::Get, "/v1/managers", about, list)
+    routes.add(Verb::Get, "/v1/hypervisor-managers", about, list)
 }
 
 pub(super) fn schemas() -> Vec<(String, Value)> {
@@ -28,8 +28,12 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
     let count = json!({"type": "integer"});
     let manager = json!({"type": "object", "properties": {
         "name": text, "url": text, "connected_since": time, "last_event_at": time,
-        "last_event_id": maybe, "connections": count, "events": count,
-        "duplicates": count, "inventories": count, "malformed": count,
+        "last_event_id": maybe, "last_heartbeat_at": time,
+        "lag_seconds": {"type": ["number", "null"]},
+        "connections": count, "events": count,
+        "events_by_type": {"type": "object", "additionalProperties": count},
+        "duplicates": count, "inventories": count, "resyncs": count, "malformed": count,
+        "missing": {"type": "array", "items": text},
         "last_error": maybe,
     }});
     let list = json!({"type": "object", "properties": {

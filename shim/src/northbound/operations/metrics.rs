@@ -171,12 +171,6 @@ fn managers(text: &mut Text, statuses: &[SubscriberStatus]) {
         |s| s.connections,
     );
     family(
-        "sluice_manager_events_total",
-        "counter",
-        "Events taken.",
-        |s| s.events,
-    );
-    family(
         "sluice_manager_duplicates_total",
         "counter",
         "Events that came twice.",
@@ -189,11 +183,57 @@ fn managers(text: &mut Text, statuses: &[SubscriberStatus]) {
         |s| s.inventories,
     );
     family(
+        "sluice_manager_resyncs_total",
+        "counter",
+        "Inventories taken because events may have been missed.",
+        |s| s.resyncs,
+    );
+    family(
         "sluice_manager_malformed_total",
         "counter",
         "Messages skipped.",
         |s| s.malformed,
     );
+    manager_details(text, statuses);
+}
+
+/// What is not a count per manager.
+fn manager_details(text: &mut Text, statuses: &[SubscriberStatus]) {
+    let name = "sluice_manager_events_total";
+    text.family(name, "counter", "Events taken, by type.");
+    for status in statuses {
+        for (kind, count) in &status.events_by_type {
+            let labels = [("manager", status.name.as_str()), ("type", kind)];
+            text.sample(name, &labels, count);
+        }
+    }
+    let name = "sluice_manager_connected_since_seconds";
+    text.family(name, "gauge", "When the stream came up, Unix time.");
+    for status in statuses {
+        if let Some(since) = status.connected_since {
+            let labels = [("manager", status.name.as_str())];
+            text.sample(name, &labels, since.unix_timestamp());
+        }
+    }
+    let name = "sluice_manager_lag_seconds";
+    text.family(
+        name,
+        "gauge",
+        "Age of the last event when it had been taken.",
+    );
+    for status in statuses {
+        if let Some(lag) = status.lag_seconds {
+            text.sample(name, &[("manager", &status.name)], lag);
+        }
+    }
+    let name = "sluice_manager_missing";
+    text.family(name, "gauge", "What the manager does without.");
+    for status in statuses {
+        for feature in &status.missing {
+            let labels = [("manager", status.name.as_str()), ("feature", feature)];
+            text.sample(name, &labels, 1);
+        }
+    }
 }
 
 fn sessions(text: &mut Text, nves: &[(String, NveStatus)]) {
