@@ -2,8 +2,10 @@
 //! One that is not installed is passed over, and the output says so.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use shim::http::server;
 use shim::notice::{Config, router};
 use tokio::net::TcpListener;
@@ -75,4 +77,107 @@ print(*codes)
         None | Some("") => eprintln!("passed over: requests is not installed"),
         Some(codes) => assert_eq!(codes.trim(), "201 200 200 200 401"),
     }
+}
+
+/// `shim notice` as a process, which lets `ada` in.
+struct Notice {
+    process: Child,
+    url: String,
+    _state: tempfile::TempDir,
+}
+
+impl Notice {
+    fn start() -> Notice {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("notice.toml");
+        let text = format!(
+            "listen = '127.0.0.1:0'\nstate_dir = {:?}\nheartbeat_seconds = 1\n\
+             [[users]]\nusername = 'ada'\npassword = 'sw0rd fish'\n[log]\nformat = 'json'\n",
+            state.path()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_shim"))
+            .args(["notice", "--config"])
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let address = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(&line.unwrap()).ok())
+            .find_map(|line| Some(line["fields"]["address"].as_str()?.to_owned()))
+            .expect("it says where it listens");
+        Notice {
+            process,
+            url: format!("http://{address}"),
+            _state: state,
+        }
+    }
+
+    /// What curl prints on both outputs, with digest as that user.
+    fn curl(&self, user: &str, more: &[&str], path: &str) -> Option<String> {
+        let output = Command::new("curl")
+            .args(["-s", "--digest", "-u", user])
+            .args(more)
+            .arg(format!("{}{path}", self.url))
+            .output()
+            .ok()?;
+        let both = [output.stdout, output.stderr].concat();
+        Some(String::from_utf8_lossy(&both).into_owned())
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn curl_registers_lists_and_follows_events_of_the_process() {
+    const ADA: &str = "ada:sw0rd fish";
+    let notice = Notice::start();
+    let status = ["-o", "/dev/null", "-w", "%{http_code}"];
+    let Some(wrong) = notice.curl("ada:wrong", &status, "/v1/inventory") else {
+        eprintln!("passed over: curl is not installed");
+        return;
+    };
+    assert_eq!(wrong, "401");
+    let ask = |more: &[&str], path: &str| notice.curl(ADA, more, path).unwrap();
+    assert_eq!(
+        notice
+            .curl("eve:sw0rd fish", &status, "/v1/inventory")
+            .unwrap(),
+        "401"
+    );
+    let body = ["-d", r#"{"eventType": "VMCreated"}"#];
+    let made = ask(&body, "/v1/registrations");
+    assert_eq!(made, r#"{"eventType":"vmcreated"}"#);
+    let vm = r#"{"vm_name": "a", "host_name": "h"}"#;
+    assert!(ask(&["-d", vm], "/v1/lab/vms").contains("vm_uuid"));
+    let inventory: Value = serde_json::from_str(&ask(&[], "/v1/inventory")).unwrap();
+    assert_eq!(inventory["vms"][0]["vm_name"], "a");
+
+    // The long connection, from before the VM was made, for as long as a heartbeat.
+    let nobody = "Last-Event-ID: 00000000-0000-0000-0000-000000000000";
+    let stream = ask(&["-N", "-m", "3", "-H", nobody], "/v1/events");
+    assert!(stream.starts_with("event: reset\n"), "{stream}");
+    assert!(stream.contains("\n: heartbeat\n"), "{stream}");
+
+    // What has been sent once is refused when somebody else sends it again.
+    let talk = ask(&["-v", "-o", "/dev/null"], "/v1/inventory");
+    let sent = talk
+        .lines()
+        .find_map(|line| line.strip_prefix("> Authorization: Digest "));
+    let sent = sent.expect("curl shows what it sends");
+    let replay = Command::new("curl")
+        .args(["-s", "-i", "-H", &format!("Authorization: Digest {sent}")])
+        .arg(format!("{}/v1/inventory", notice.url))
+        .output()
+        .unwrap();
+    let replay = String::from_utf8_lossy(&replay.stdout).to_ascii_lowercase();
+    assert!(replay.starts_with("http/1.1 401"), "{replay}");
+    assert!(replay.contains("stale=true"), "{replay}");
 }

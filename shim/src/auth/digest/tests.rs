@@ -229,3 +229,57 @@ async fn what_is_malformed_or_for_another_request_is_refused() {
     let good = HeaderValue::from_str(good).unwrap();
     assert_eq!(raw(&url, Some(&good)).await.0, StatusCode::OK, "unspent");
 }
+
+/// RFC 7616, section 3.9.2: SHA-512/256, a hashed user name and an internationalized
+/// one. None of these is offered.
+#[tokio::test]
+async fn algorithms_that_are_not_offered_are_refused() {
+    let url = guarded().await;
+    let example = r#"Digest username="488869477bf257147b804c45308cd62ac4e25eb717b12b298c79e62dcea254ec", realm="api@example.org", uri="/v1/whoami", algorithm=SHA-512-256, nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK", nc=00000001, cnonce="NTg6RKcb9boFIAS3KrFK9BGeh+niz/sm", qop=auth, response="ae66e67d6b427bd3f120414a82e4acff38e8ecd9101d6c861229025f607a79dd", opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDnsOS", userhash=true"#;
+    let with_userhash = example.replace("SHA-512-256", "SHA-256");
+    let named = r#"Digest username*=UTF-8''J%C3%A4s%C3%B8n%20Doe, realm="test", uri="/v1/whoami", algorithm=SHA-256, nonce="x", nc=00000001, cnonce="y", qop=auth, response="00""#;
+    for header in [example, &with_userhash, named] {
+        let value = HeaderValue::from_str(header).unwrap();
+        assert_eq!(
+            raw(&url, Some(&value)).await.0,
+            StatusCode::BAD_REQUEST,
+            "{header}"
+        );
+    }
+}
+
+#[test]
+fn the_client_meets_a_challenge_for_sha_512_256() {
+    let challenge = CHALLENGES[0].replace("SHA-256", "SHA-512-256");
+    let signer = Signer::new(credentials("Mufasa", "Circle of Life"));
+    let values = [&challenge, CHALLENGES[0]].map(|value| HeaderValue::from_str(value).unwrap());
+    let headers = values.map(|value| (header::WWW_AUTHENTICATE, value));
+    let mut all = HeaderMap::new();
+    for (name, value) in headers {
+        all.append(name, value);
+    }
+    assert_eq!(signer.challenged(&all), Ok(false));
+    let signed = signer.sign(&Method::GET, "/").unwrap();
+    assert!(signed.to_str().unwrap().contains("algorithm=SHA-512-256"));
+}
+
+#[tokio::test]
+async fn a_nonce_of_another_run_is_stale_and_a_new_one_helps() {
+    let (before, after) = (guarded().await, guarded().await);
+    let (_, headers) = raw(&before, None).await;
+    let signer = Signer::new(credentials("shim", "swordfish"));
+    signer.challenged(&headers).unwrap();
+    let signed = signer.sign(&Method::GET, "/v1/whoami").unwrap();
+    let (status, headers) = raw(&after, Some(&signed)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(signer.challenged(&headers), Ok(true), "stale");
+    let signed = signer.sign(&Method::GET, "/v1/whoami").unwrap();
+    assert_eq!(raw(&after, Some(&signed)).await.0, StatusCode::OK);
+    // A wrong password is not told to be stale.
+    let wrong = Signer::new(credentials("shim", "sword"));
+    wrong.challenged(&headers).unwrap();
+    let signed = wrong.sign(&Method::GET, "/v1/whoami").unwrap();
+    let (status, headers) = raw(&after, Some(&signed)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(wrong.challenged(&headers), Ok(false));
+}
