@@ -10,22 +10,35 @@ use super::types::{LifecycleEvent, Vnic};
 
 /// TABLE IV: the fields of TABLE II, and which resources of OpenStack they are.
 ///
-/// Of the resources only a vNIC's port is looked at, to see that it is the one that
-/// the port group's name carries; the rest is for people.
+/// A vNIC's port has to be the one that the port group's name carries; names are for
+/// people.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
-pub struct Notification(pub LifecycleEvent);
+pub struct Notification {
+    /// The event.
+    pub event: LifecycleEvent,
+    /// The network of each vNIC, in the order of the event's list; none for a vNIC
+    /// that is no Neutron port's.
+    pub networks: Vec<Option<Uuid>>,
+}
 
-/// What TABLE IV adds to the list of vNICs.
+/// What TABLE IV adds to TABLE II. Absent, null or empty for what is not OpenStack's.
 #[derive(Debug, Deserialize)]
 struct Matched {
+    #[serde(rename = "instance_name")]
+    _instance_name: Option<String>,
+    instance_uuid: Option<String>,
     vnic_list: Vec<MatchedVnic>,
 }
 
 #[derive(Debug, Deserialize)]
 struct MatchedVnic {
-    /// Absent, null or empty for a vNIC that is no Neutron port's.
+    #[serde(rename = "port_name")]
+    _port_name: Option<String>,
     port_uuid: Option<String>,
+    #[serde(rename = "network_name")]
+    _network_name: Option<String>,
+    network_uuid: Option<String>,
 }
 
 impl TryFrom<Value> for Notification {
@@ -34,20 +47,31 @@ impl TryFrom<Value> for Notification {
     fn try_from(body: Value) -> Result<Self, serde_json::Error> {
         let event = LifecycleEvent::deserialize(&body)?;
         let matched = Matched::deserialize(&body)?;
-        for (vnic, ids) in event.vm.vnic_list.iter().zip(matched.vnic_list) {
-            agree(vnic, ids.port_uuid.as_deref().unwrap_or_default())?;
+        let mut networks = Vec::new();
+        for (vnic, ids) in event.vm.vnic_list.iter().zip(&matched.vnic_list) {
+            agree(vnic, id("port_uuid", ids.port_uuid.as_deref())?)?;
+            networks.push(id("network_uuid", ids.network_uuid.as_deref())?);
         }
-        Ok(Notification(event))
+        id("instance_uuid", matched.instance_uuid.as_deref())?;
+        Ok(Notification { event, networks })
     }
 }
 
+/// The UUID, if there is one.
+fn id(field: &str, text: Option<&str>) -> Result<Option<Uuid>, serde_json::Error> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let id = Uuid::try_parse(text);
+    id.map(Some)
+        .map_err(|_| serde_json::Error::custom(format!("{field} {text:?} is no UUID")))
+}
+
 /// Whether the port that is named is the one that the port group carries, if any.
-fn agree(vnic: &Vnic, port: &str) -> Result<(), serde_json::Error> {
-    if port.is_empty() {
+fn agree(vnic: &Vnic, port: Option<Uuid>) -> Result<(), serde_json::Error> {
+    let Some(port) = port else {
         return Ok(());
-    }
-    let port = Uuid::try_parse(port)
-        .map_err(|_| serde_json::Error::custom(format!("port_uuid {port:?} is no UUID")))?;
+    };
     match vnic.port_id() {
         Some(carried) if carried != port => Err(serde_json::Error::custom(format!(
             "port_uuid {port} is not the port of pg_name {:?}",
@@ -97,7 +121,7 @@ mod tests {
 
     fn read(body: Value) -> Result<LifecycleEvent, String> {
         serde_json::from_value(body)
-            .map(|Notification(event)| event)
+            .map(|told: Notification| told.event)
             .map_err(|error| error.to_string())
     }
 
@@ -130,6 +154,12 @@ mod tests {
         let mut body = table_iv();
         body["vnic_list"][0]["port_uuid"] = json!("66666666-6666-6666-6666-666666666666");
         assert!(read(body).unwrap_err().contains("is not the port"));
+        let mut body = table_iv();
+        body["vnic_list"][0]["network_uuid"] = json!("net");
+        assert!(read(body).unwrap_err().contains("network_uuid"));
+        let mut body = table_iv();
+        body["instance_uuid"] = json!("web");
+        assert!(read(body).unwrap_err().contains("instance_uuid"));
         assert!(read(json!([])).is_err());
     }
 }

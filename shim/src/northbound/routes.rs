@@ -86,6 +86,8 @@ pub struct Operation {
     body: Option<Value>,
     answer: (u16, Option<Content>),
     errors: &'static [u16],
+    /// Whether errors are problem details (RFC 9457).
+    as_problems: bool,
 }
 
 impl Operation {
@@ -98,6 +100,7 @@ impl Operation {
             body: None,
             answer: (204, None),
             errors: &[],
+            as_problems: false,
         }
     }
 
@@ -136,6 +139,12 @@ impl Operation {
         self
     }
 
+    /// May fail with these, told as problem details.
+    pub fn problems(mut self, statuses: &'static [u16]) -> Operation {
+        self.as_problems = true;
+        self.errors(statuses)
+    }
+
     fn into_json(self, path: &str) -> Value {
         let in_path = path
             .split('/')
@@ -152,16 +161,16 @@ impl Operation {
         let mut responses = Map::new();
         let (status, body) = self.answer;
         responses.insert(status.to_string(), response("Done.", body));
-        let error = if path.starts_with("/v1") {
-            "Error"
-        } else {
-            "NeutronError"
+        let (media, error) = match path.starts_with("/v1") {
+            true if self.as_problems => ("application/problem+json", "Problem"),
+            true => (JSON, "Error"),
+            false => (JSON, "NeutronError"),
         };
         for status in self.errors {
             let schema = json!({"$ref": format!("#/components/schemas/{error}")});
             responses.insert(
                 status.to_string(),
-                response(reason(*status), Some((JSON, schema))),
+                response(reason(*status), Some((media, schema))),
             );
         }
         let mut about = json!({

@@ -6,13 +6,13 @@
 //! configuration's `[[users]]`.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Failure, JsonBody, object_id, reference};
+use super::{Failure, object_id, read_json, reference};
 use crate::auth::digest::User;
 use crate::events::Notification;
 use crate::northbound::Api;
@@ -34,7 +34,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let about = Operation::new("events", "Notify of a VM lifecycle event (HTTP digest)")
         .body(reference("Notification"))
         .answer(200, reference("Notified"))
-        .errors(&[400, 401, 404]);
+        .problems(&[400, 401, 404, 503]);
     routes.add(
         Verb::Post,
         "/v1/controllers/{controller_id}/events",
@@ -44,12 +44,45 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 pub(super) fn schemas() -> Vec<(String, Value)> {
-    let notification = json!({"type": "object", "description": "TABLE IV of the paper."});
+    let text = json!({"type": "string"});
+    let uuid = json!({"type": "string", "format": "uuid"});
+    let maybe = json!({"type": ["string", "null"]});
+    let integer = json!({"type": "integer"});
+    let address = |name: &str| json!({"type": "object", "properties": {name: text}});
+    let vnic = json!({"type": "object", "properties": {
+        "vnic_name": text, "vnic_uuid": uuid, "pg_name": text, "pg_uuid": uuid,
+        "port_name": maybe, "port_uuid": maybe, "network_name": maybe, "network_uuid": maybe,
+        "mac": text, "port_segmentation_id": integer,
+        "ip_list": {"type": "array", "items": address("ip")},
+        "ipv6_list": {"type": "array", "items": address("ipv6")},
+    }, "required": [
+        "vnic_name", "vnic_uuid", "pg_name", "pg_uuid", "mac", "port_segmentation_id",
+    ]});
+    let notification = json!({"type": "object", "description": "TABLE IV of the paper.",
+    "properties": {
+        "event_id": uuid, "timestamp": {"type": "string", "format": "date-time"},
+        "event_type": {"type": "string", "description":
+            "As in TABLE I or TABLE IV, in any case of letters.",
+            "examples": ["vmpoweron", "livemigratetest/start"]},
+        "vm_name": text, "vm_uuid": uuid,
+        "vm_status": {"enum": ["stop", "running", "paused"]},
+        "instance_name": maybe, "instance_uuid": maybe,
+        "host_name": text, "host_uuid": uuid,
+        "vnic_list": {"type": "array", "items": vnic},
+    }, "required": [
+        "event_id", "timestamp", "event_type", "vm_name", "vm_uuid", "vm_status",
+        "host_name", "host_uuid", "vnic_list",
+    ]});
     let notified = json!({"type": "object", "properties": {
         "result": {"type": "boolean"},
         "outcome": {"enum": ["applied", "unchanged", "late"]},
     }});
+    let problem = json!({"type": "object", "description": "RFC 9457.", "properties": {
+        "type": text, "title": text, "status": integer, "detail": text,
+        "code": {"enum": super::error::CODES}, "field": text,
+    }, "required": ["type", "title", "status", "detail"]});
     vec![
+        ("Problem".to_owned(), problem),
         ("Notification".to_owned(), notification),
         ("Notified".to_owned(), notified),
     ]
@@ -59,15 +92,49 @@ async fn notify(
     State(api): State<Api>,
     Poster(user): Poster,
     Params(id): Params<String>,
-    JsonBody(Notification(event)): JsonBody<Notification>,
-) -> Result<Json<Notified>, Failure> {
+    request: Request,
+) -> Response {
+    match take(&api, &user, id, request).await {
+        Ok(outcome) => Json(Notified {
+            result: outcome != Outcome::Late,
+            outcome: outcome.name(),
+        })
+        .into_response(),
+        Err(failure) => failure.into_problem(),
+    }
+}
+
+async fn take(
+    api: &Api,
+    user: &str,
+    id: Option<String>,
+    request: Request,
+) -> Result<Outcome, Failure> {
     // There is one controller behind this address, so any id of the right form is its.
     object_id("controller", id)?;
-    let outcome = api.fabric.take_event(&user, event).await?;
-    Ok(Json(Notified {
-        result: outcome != Outcome::Late,
-        outcome: outcome.name(),
-    }))
+    let notification = read_json(request).await?;
+    check_networks(api, &notification)?;
+    Ok(api.fabric.take_event(user, notification.event).await?)
+}
+
+/// Refuses an event that puts a port into another network than it is in.
+fn check_networks(api: &Api, notification: &Notification) -> Result<(), Failure> {
+    let state = api.controller.snapshot();
+    let vnics = notification.event.vm.vnic_list.iter();
+    for (number, (vnic, told)) in vnics.zip(&notification.networks).enumerate() {
+        let port = vnic.port_id().and_then(|port| state.port(port));
+        if let (Some(port), Some(told)) = (port, told)
+            && port.network_id != *told
+        {
+            let (id, network) = (port.common.id, port.network_id);
+            let reason = format!("port {id} is in network {network}, not in {told}");
+            return Err(Failure::invalid(
+                format!("vnic_list[{number}].network_uuid"),
+                reason,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The user that a request is from. Comes before the body, so that nothing of a
@@ -81,7 +148,7 @@ impl FromRequestParts<Api> for Poster {
         match api.posters.admit(parts) {
             Ok(User(name)) => Ok(Poster(name)),
             Err(refused) => {
-                let mut response = Failure::refused(&refused).into_response();
+                let mut response = Failure::refused(&refused).into_problem();
                 refused.challenge(&mut response);
                 Err(response)
             }
@@ -176,6 +243,23 @@ mod tests {
         assert!(code == 400 && reason.contains("malformed body"), "{reason}");
         let nowhere = "/v1/controllers/first/events";
         assert_eq!(status(client.post(nowhere, &event(1)).await).0, 404);
+        // Contradictions with what is known are told with their place.
+        let made: Value = client
+            .post_json("/v2.0/networks", &json!({"network": {}}))
+            .await
+            .unwrap();
+        let port = json!({"port": {"network_id": made["network"]["id"]}});
+        let made: Value = client.post_json("/v2.0/ports", &port).await.unwrap();
+        let (port, tag) = (&made["port"]["id"], &made["port"]["segmentation_id"]);
+        let mut elsewhere = event(1);
+        elsewhere["vnic_list"] = json!([{
+            "vnic_name": "", "vnic_uuid": Uuid::nil(), "pg_uuid": Uuid::nil(),
+            "pg_name": format!("{}_{tag}", port.as_str().unwrap()), "port_uuid": port,
+            "network_uuid": Uuid::nil(), "mac": "02:00:00:00:00:01",
+            "port_segmentation_id": tag,
+        }]);
+        let (code, reason) = status(client.post(&target, &elsewhere).await);
+        assert!(code == 400 && reason.contains("is in network"), "{reason}");
         assert_eq!(fabric.controller().read(|state| state.vms().count()), 0);
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -86,6 +87,29 @@ impl Failure {
             "method_not_allowed",
             "the path does not have this method; GET /v1/openapi.json lists all",
         )
+    }
+}
+
+impl Failure {
+    /// The same as problem details (RFC 9457).
+    pub fn into_problem(self) -> Response {
+        let mut problem = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.message,
+            "code": self.code,
+        });
+        if let Some(field) = self.field {
+            problem["field"] = json!(field);
+        }
+        let kind = [(CONTENT_TYPE, "application/problem+json")];
+        (self.status, kind, problem.to_string()).into_response()
+    }
+
+    /// 400 for a value that cannot be.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, "invalid", reason).of_field(field)
     }
 }
 

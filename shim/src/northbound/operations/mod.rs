@@ -63,13 +63,18 @@ struct JsonBody<T>(T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let bytes = json_body(request, state).await?;
-        let mut input = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut input)?;
-        input.end().map_err(|error| Failure::malformed(&error))?;
-        Ok(JsonBody(value))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        read_json(request).await.map(JsonBody)
     }
+}
+
+/// Reads a JSON body of that type.
+async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Failure> {
+    let bytes = json_body(request, &()).await?;
+    let mut input = serde_json::Deserializer::from_slice(&bytes);
+    let value = serde_path_to_error::deserialize(&mut input)?;
+    input.end().map_err(|error| Failure::malformed(&error))?;
+    Ok(value)
 }
 
 /// The id in a path; a text that is none names nothing.

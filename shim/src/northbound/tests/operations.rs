@@ -80,3 +80,27 @@ async fn a_vtep_is_entered_changed_and_removed() {
         .failed(404, "not_found", None);
     assert_eq!(rest.delete(&network).await.status, StatusCode::NO_CONTENT);
 }
+
+#[tokio::test]
+async fn refusals_of_notify_are_problem_details() {
+    let rest = Rest::new();
+    let path = format!("/v1/controllers/{}/events", Uuid::nil());
+    let refused = rest.post(&path, json!({})).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let kind = &refused.headers[header::CONTENT_TYPE];
+    assert_eq!(kind, "application/problem+json");
+    let body = &refused.body;
+    assert_eq!(
+        (&body["status"], &body["title"]),
+        (&json!(401), &json!("Unauthorized"))
+    );
+    assert_eq!(body["detail"], "authentication is required");
+    assert_eq!(
+        refused
+            .headers
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .count(),
+        2
+    );
+}
