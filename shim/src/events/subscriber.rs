@@ -12,7 +12,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -92,7 +92,15 @@ pub struct Subscriber<S> {
     sink: S,
     status: StatusHandle,
     timing: Timing,
-    heartbeats: AtomicBool,
+    heartbeats: Heartbeats,
+}
+
+/// Whether a manager sends heartbeats. The first comment is a promise of more; one
+/// that is not kept twice is taken for a mere greeting.
+#[derive(Debug, Default)]
+struct Heartbeats {
+    expected: AtomicBool,
+    greetings: AtomicU32,
 }
 
 impl<S: EventSink> Subscriber<S> {
@@ -118,7 +126,7 @@ impl<S: EventSink> Subscriber<S> {
             sink,
             status,
             timing: Timing::default(),
-            heartbeats: AtomicBool::new(false),
+            heartbeats: Heartbeats::default(),
         })
     }
 
@@ -241,6 +249,7 @@ impl<S: EventSink> Subscriber<S> {
     async fn follow(&self, mut messages: Messages<Incoming>) -> Result<Infallible, Ended> {
         let mut taken = Taken::default();
         let mut comments = 0;
+        let mut idle = true;
         let mut missed = false;
         let mut repair_at = Instant::now();
         let mut relist_at = repair_at + self.timing.relist;
@@ -254,14 +263,21 @@ impl<S: EventSink> Subscriber<S> {
             }
             let sign = match timeout_at(relist_at, messages.next()).await {
                 Err(_) => continue,
-                Ok(Err(StreamEnd::Silent(_))) if !self.expects_heartbeats() => {
+                Ok(Err(StreamEnd::Silent(_))) if !self.heartbeats.are_expected() => {
                     self.status.has(HEARTBEAT, false);
                     // What is registered already proves that the manager lives.
                     self.register(EventType::VmPowerOn).await?;
                     continue;
                 }
+                Ok(Err(StreamEnd::Silent(patience))) => {
+                    if idle && comments <= 1 {
+                        self.heartbeats.was_greeting();
+                    }
+                    return Err(StreamEnd::Silent(patience).into());
+                }
                 Ok(sign) => sign?,
             };
+            idle &= !matches!(sign, Sign::Message(_));
             let next = match sign {
                 Sign::Life => Next::Nothing,
                 Sign::Heartbeat => {
@@ -286,19 +302,13 @@ impl<S: EventSink> Subscriber<S> {
         }
     }
 
-    /// Takes the so many-eth heartbeat of a connection. One alone may be a greeting.
+    /// Takes the so many-eth heartbeat of a connection.
     fn heard(&self, count: u32) {
         self.status
             .change(|status| status.last_heartbeat_at = Some(OffsetDateTime::now_utc()));
-        if count > 1 {
-            self.heartbeats.store(true, Ordering::Relaxed);
+        if self.heartbeats.heard(count) {
             self.status.has(HEARTBEAT, true);
         }
-    }
-
-    /// Whether the manager is known to send heartbeats, so that silence is death.
-    fn expects_heartbeats(&self) -> bool {
-        self.heartbeats.load(Ordering::Relaxed)
     }
 
     /// Takes a message, and tells what is to be done then.
@@ -330,6 +340,32 @@ impl<S: EventSink> Subscriber<S> {
         tracing::warn!(manager = self.name, "a message is skipped: {error}");
         self.status.change(|status| status.malformed += 1);
         Next::Repair
+    }
+}
+
+impl Heartbeats {
+    /// Connections in a row whose only heartbeat was a greeting, before it is taken
+    /// for one.
+    const GREETINGS: u32 = 2;
+
+    /// Takes a connection's so many-eth; tells whether more are expected.
+    fn heard(&self, count: u32) -> bool {
+        if count > 1 {
+            self.greetings.store(0, Ordering::Relaxed);
+        }
+        let expected = self.greetings.load(Ordering::Relaxed) < Self::GREETINGS;
+        self.expected.store(expected, Ordering::Relaxed);
+        expected
+    }
+
+    /// A connection was silent after its first comment, and nothing else came on it.
+    fn was_greeting(&self) {
+        self.greetings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether silence is death.
+    fn are_expected(&self) -> bool {
+        self.expected.load(Ordering::Relaxed)
     }
 }
 

@@ -368,7 +368,7 @@ async fn rubbish_is_counted_skipped_and_repaired() {
 
 /// A manager that does what the paper says and no more: registrations, and events on a
 /// long connection. It knows ten types.
-fn papers(events: tokio::sync::broadcast::Sender<Value>) -> Router {
+fn papers(events: tokio::sync::broadcast::Sender<Value>, greets: bool) -> Router {
     use futures_util::StreamExt as _;
     use tokio_stream::wrappers::BroadcastStream;
     let register = |Json(body): Json<Value>| async move {
@@ -381,7 +381,8 @@ fn papers(events: tokio::sync::broadcast::Sender<Value>) -> Router {
         let events = BroadcastStream::new(events.subscribe());
         let events =
             events.map(|event| event.map(|event| Event::default().data(event.to_string())));
-        async move { Sse::new(events) }
+        let greeting = greets.then(|| Ok(Event::default().comment("hello")));
+        async move { Sse::new(futures_util::stream::iter(greeting).chain(events)) }
     };
     Router::new()
         .route("/v1/registrations", post(register))
@@ -393,7 +394,7 @@ async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says
     let listener = TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (events, _) = tokio::sync::broadcast::channel(8);
-    let app = papers(events.clone());
+    let app = papers(events.clone(), false);
     tokio::spawn(server::serve(listener, app, std::future::pending()));
     let sink = Recorder::default();
     let following = Following::start(address, "x", sink.clone());
@@ -447,4 +448,20 @@ async fn many_managers_are_followed_at_once() {
         let told = [name.to_string(), format!("{name}2")];
         assert_eq!(sink.events(), told.map(|vm| (vm, EventType::VmCreated)));
     }
+}
+
+#[tokio::test]
+async fn a_greeting_is_no_heartbeat_for_long() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (events, _) = tokio::sync::broadcast::channel(8);
+    let app = papers(events.clone(), true);
+    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let following = Following::start(address, "x", Recorder::default());
+    let lacks = |s: &SubscriberStatus| s.missing.contains("heartbeat");
+    following.until("it is known", lacks).await;
+    // Twice it was taken for dead; from the third connection on it is not.
+    assert_eq!(following.status.get().connections, 3);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(following.status.get().connections, 3);
 }
