@@ -1,9 +1,9 @@
 use super::*;
-use crate::compile::tests::{id, network, nve, policy, port, vm};
+use crate::compile::tests::{id, network, nve, policy, port, tag, vm};
 use crate::controller::TransactError;
 use crate::events::types::VmStatus;
-use crate::intent::{Plan, Settings};
-use crate::model::Port;
+use crate::intent::{Occupant, Plan, Settings, Who};
+use crate::model::{PlacedVm, Port};
 use crate::store::MemoryStore;
 
 struct Bench {
@@ -108,4 +108,127 @@ async fn a_new_place_waits_for_its_newest_policy() {
     bench.run_on(1, 3, None).await;
     bench.acknowledge(1, first);
     assert_eq!(bench.status(), (false, false));
+}
+
+/// What a VM's manager tells of it.
+fn event(kind: &str, placed: PlacedVm) -> LifecycleEvent {
+    LifecycleEvent {
+        event_id: Uuid::new_v4(),
+        timestamp: placed.as_of,
+        event_type: kind.parse().unwrap(),
+        vm: placed.vm,
+    }
+}
+
+/// Two VMs of a network, on hosts 1 and 2.
+async fn two_vms() -> Bench {
+    let bench = Bench::new().await;
+    bench
+        .put(vec![
+            Mutation::PutPort(port(2, 1, 2, true)),
+            Mutation::PutVm(vm(2, 2, VmStatus::Running, &[2], 1)),
+        ])
+        .await;
+    bench
+}
+
+impl Bench {
+    async fn tell(&self, event: LifecycleEvent) -> Outcome {
+        self.fabric.take_event("lab", event).await.unwrap()
+    }
+
+    /// Takes an inventory of that second.
+    async fn list(&self, second: i64, vms: Vec<PlacedVm>) {
+        let inventory = Inventory {
+            timestamp: time::OffsetDateTime::from_unix_timestamp(second).unwrap(),
+            last_event_id: None,
+            vms: vms.into_iter().map(|placed| placed.vm).collect(),
+        };
+        self.fabric.inventory("lab", inventory).await.unwrap();
+    }
+
+    /// VAPs of an NVE, and VTEPs that it knows.
+    fn knows(&self, nve: u8) -> (usize, BTreeSet<std::net::IpAddr>) {
+        let tables = self.tables(nve);
+        let vaps = tables
+            .records()
+            .filter(|r| matches!(r, nve_protocol::Record::Vap(_)));
+        let vteps = tables.records().filter_map(|record| match record {
+            nve_protocol::Record::Fdb(fdb) => Some(fdb.vtep),
+            nve_protocol::Record::Flood(flood) => Some(flood.vtep),
+            _ => None,
+        });
+        (vaps.count(), vteps.collect())
+    }
+}
+
+#[tokio::test]
+async fn nothing_leads_to_a_dead_host_once_high_availability_has_finished() {
+    let bench = two_vms().await;
+    let dead = [192, 0, 2, 1].into();
+    assert_eq!(bench.knows(1).0, 1);
+    assert!(bench.knows(2).1.contains(&dead));
+    bench.acknowledge(1, bench.tables(1));
+    let moved = vm(1, 2, VmStatus::Running, &[1], 5);
+    assert_eq!(bench.tell(event("hafinish", moved)).await, Outcome::Applied);
+    // The NVE of the dead host is told to have nothing, should it come back.
+    assert_eq!(bench.tables(1).records().count(), 0);
+    assert_eq!(bench.knows(2), (2, BTreeSet::new()));
+    assert_eq!(
+        bench.status(),
+        (false, false),
+        "not before the new NVE has it"
+    );
+    bench.acknowledge(2, bench.tables(2));
+    assert_eq!(bench.status(), (true, true));
+    let bound = |state: &State| state.port(id(2, 1)).unwrap().binding_host_id.clone();
+    assert_eq!(bench.fabric.controller().read(bound), "hv-2");
+}
+
+#[tokio::test]
+async fn a_vm_that_is_off_is_withdrawn_everywhere() {
+    let bench = two_vms().await;
+    let off = vm(2, 2, VmStatus::Running, &[2], 5);
+    bench.tell(event("vmpoweroff", off)).await;
+    assert_eq!(bench.tables(2).records().count(), 0);
+    assert_eq!(bench.knows(1), (1, BTreeSet::new()));
+    assert!(bench.fabric.place(id(2, 2)).is_none());
+    let on = vm(2, 2, VmStatus::Running, &[2], 6);
+    bench.tell(event("vmpoweron", on)).await;
+    assert_eq!(bench.knows(1), (1, [[192, 0, 2, 2].into()].into()));
+}
+
+#[tokio::test]
+async fn a_deleted_vms_tag_is_released_when_the_inventory_confirms() {
+    let bench = two_vms().await;
+    let (first, second) = (
+        vm(1, 1, VmStatus::Running, &[1], 1),
+        vm(2, 2, VmStatus::Running, &[2], 1),
+    );
+    bench.list(2, vec![first.clone(), second.clone()]).await;
+    let gone = vm(2, 2, VmStatus::Running, &[2], 5);
+    bench.tell(event("vmdeleted", gone)).await;
+    assert_eq!(bench.knows(1), (1, BTreeSet::new()), "withdrawn at once");
+    bench.put(vec![Mutation::DeletePort(id(2, 2))]).await;
+    let left = tag(2);
+    let on_tag = |state: &State| state.occupants(Uuid::nil(), left).to_vec();
+    let who = bench.fabric.controller().read(on_tag);
+    assert!(matches!(
+        who[..],
+        [Occupant {
+            who: Who::Vnic(..),
+            ..
+        }]
+    ));
+    // One from before proves nothing.
+    bench.list(4, vec![first.clone()]).await;
+    assert_eq!(bench.fabric.controller().read(on_tag), who);
+    bench.list(6, vec![first]).await;
+    let who = bench.fabric.controller().read(on_tag);
+    assert!(matches!(who[0].who, Who::Quarantine(..)), "{who:?}");
+    assert_eq!(who.len(), 1);
+    assert_eq!(
+        bench.fabric.controller().read(|state| state.vms().count()),
+        1
+    );
 }

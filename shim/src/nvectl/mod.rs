@@ -27,6 +27,8 @@ Examples:
   nvectl group show default          what a security group allows, and for whom
   nvectl placement list              where each port is, and what keeps it from forwarding
   nvectl manager list                whether hypervisor managers are followed
+  nvectl cluster list                VLAN tags that are left
+  nvectl alarm list                  VLAN tags that two have
   nvectl event watch                 lifecycle events as they come; Ctrl-C ends it
   nvectl trace nve-a --port web-1 --tcp 10.0.1.5:443
                                      what would become of that packet, stage by stage
@@ -101,6 +103,16 @@ enum Command {
     },
     /// Hypervisor managers, and how their events are followed.
     Manager {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
+    /// Clusters of hosts, and how many of their VLAN tags are left.
+    Cluster {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
+    /// What contradicts the leases of VLAN tags.
+    Alarm {
         #[command(subcommand)]
         command: ListCommand,
     },
@@ -224,6 +236,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, NvectlError> {
         Command::Manager { .. } => {
             list(&client, "/v1/hypervisor-managers", output, views::managers).await
         }
+        Command::Cluster { .. } => list(&client, "/v1/clusters", output, views::clusters).await,
+        Command::Alarm { .. } => list(&client, "/v1/alarms", output, views::alarms).await,
         Command::Event {
             command: EventCommand::List,
         } => list(&client, "/v1/events", output, views::events).await,

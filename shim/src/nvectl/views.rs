@@ -431,6 +431,41 @@ pub(super) fn placement(answer: &Value) -> String {
     table(&head, &rows(items(answer, "placement"), cells))
 }
 
+/// `cluster list`.
+pub(super) fn clusters(answer: &Value) -> String {
+    let head = [
+        "NAME",
+        "HOSTS",
+        "LEASED",
+        "SEEN",
+        "QUARANTINED",
+        "RESERVED",
+        "FREE",
+    ];
+    let cells = |cluster: &Value| {
+        let hosts = items(cluster, "hosts").iter().filter_map(Value::as_str);
+        let hosts = hosts.collect::<Vec<_>>().join(" ");
+        let tags = ["leased", "seen", "quarantined", "reserved", "free"];
+        let tags = tags.map(|key| cell(&cluster["tags"][key]));
+        [cell(&cluster["name"]), cell(&Value::from(hosts))]
+            .into_iter()
+            .chain(tags)
+            .collect()
+    };
+    table(&head, &rows(items(answer, "clusters"), cells))
+}
+
+/// `alarm list`.
+pub(super) fn alarms(answer: &Value) -> String {
+    let cells = |alarm: &Value| {
+        ["kind", "cluster", "message"]
+            .map(|key| cell(&alarm[key]))
+            .into()
+    };
+    let rows = rows(items(answer, "alarms"), cells);
+    table(&["KIND", "CLUSTER", "WHAT"], &rows)
+}
+
 /// `event list`.
 pub(super) fn events(answer: &Value) -> String {
     items(answer, "events")

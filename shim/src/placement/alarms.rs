@@ -164,7 +164,9 @@ fn misfit(
                  vNIC to port group {id}_{leased}"
             ));
         }
-        let is_own = leases.iter().any(|(port, _)| port == id);
+        // One that is being moved has left its tag already, and is still there.
+        let leaves = |who: &Who| matches!(who, Who::Quarantine(port, _) if port == id);
+        let is_own = leases.iter().any(|(port, _)| port == id) || here.iter().any(leaves);
         let (other, at) = leases.iter().find(|_| !is_own)?;
         Some(format!(
             "VM {vm} is there with port {id}, and port {other} has the lease of the tag on \

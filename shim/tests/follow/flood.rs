@@ -175,6 +175,13 @@ async fn ten_thousand_events_of_a_hundred_hosts_are_absorbed() {
         all[0],
         plant.samples("sluice_changes_compiled").await[0]
     );
+    let managers: Value = plant.rest.get("/v1/hypervisor-managers").await.unwrap();
+    let manager = &managers["managers"][0];
+    assert_eq!(manager["events"], sent + 1);
+    assert_eq!(manager["events_by_type"]["livemigratefinish"], VMS);
+    let missing = manager["missing"].as_array().unwrap();
+    assert!(missing.contains(&json!("resume")), "its events have no ids");
+    assert!(manager["connected_since"].is_string(), "{manager}");
     let lag = plant.samples("sluice_manager_lag_seconds").await;
     assert_eq!(lag.len(), 1, "{lag:?}");
 }

@@ -5,4 +5,4 @@ mod fixtures;
 mod increments;
 mod records;
 
-pub(crate) use fixtures::{common, id, network, nve, policy, port, vm};
+pub(crate) use fixtures::{common, id, network, nve, policy, port, tag, vm};
