@@ -10,6 +10,7 @@ pub mod backend;
 mod config;
 mod heartbeats;
 pub mod lab;
+mod ledger;
 mod log;
 mod registrations;
 mod store;

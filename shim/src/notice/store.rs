@@ -1,4 +1,4 @@
-//! What the module keeps over a restart: registrations, the event log, lab VMs.
+//! What the module keeps over a restart: registrations, the event log, VMs.
 //!
 //! One redb file. Each function is one transaction, on the disk when it returns; all
 //! of them block, so asynchronous code calls them on a blocking thread.
@@ -19,8 +19,24 @@ use crate::events::types::{EventType, VmState};
 const REGISTRATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("registrations");
 /// Sequence number to the JSON of the event.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
-/// VM UUID to the JSON of the VM.
-const LAB_VMS: TableDefinition<u128, &[u8]> = TableDefinition::new("lab_vms");
+/// VM UUID to the JSON of the VM, one table for each back end.
+type VmTable = TableDefinition<'static, u128, &'static [u8]>;
+const LAB_VMS: VmTable = TableDefinition::new("lab_vms");
+
+/// Whose VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The lab's.
+    Lab,
+}
+
+impl Owner {
+    const fn table(self) -> VmTable {
+        match self {
+            Owner::Lab => LAB_VMS,
+        }
+    }
+}
 
 /// The state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +134,15 @@ impl Store {
         Ok(all)
     }
 
-    /// The lab's VMs.
+    /// The VMs of a back end.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn lab_vms(&self) -> Result<BTreeMap<Uuid, VmState>, StoreError> {
+    pub fn vms(&self, owner: Owner) -> Result<BTreeMap<Uuid, VmState>, StoreError> {
         let transaction = self.db.begin_read().map_err(StoreError::new)?;
-        let table = transaction.open_table(LAB_VMS).map_err(StoreError::new)?;
+        let table = transaction
+            .open_table(owner.table())
+            .map_err(StoreError::new)?;
         let mut all = BTreeMap::new();
         for row in table.iter().map_err(StoreError::new)? {
             let (uuid, vm) = row.map_err(StoreError::new)?;
@@ -133,17 +151,23 @@ impl Store {
         Ok(all)
     }
 
-    /// Writes events of one lab VM and what they make of it, and forgets events before
-    /// `first_kept`.
+    /// Writes events and what they make of their VMs, then `silent`, which is what VMs
+    /// are without an event, and forgets events before `first_kept`.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing of it was.
-    pub fn put_lab_events(&self, entries: &[Entry], first_kept: u64) -> Result<(), StoreError> {
+    pub fn put_events(
+        &self,
+        owner: Owner,
+        entries: &[Entry],
+        silent: Option<&VmState>,
+        first_kept: u64,
+    ) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.db.begin_write()?;
             {
                 let mut events = transaction.open_table(EVENTS)?;
-                let mut vms = transaction.open_table(LAB_VMS)?;
+                let mut vms = transaction.open_table(owner.table())?;
                 for Entry { seq, event } in entries {
                     let json = encode(event.as_ref()).map_err(corrupted)?;
                     events.insert(seq, json.as_slice())?;
@@ -154,6 +178,10 @@ impl Store {
                         let json = encode(&event.vm).map_err(corrupted)?;
                         vms.insert(uuid, json.as_slice())?;
                     }
+                }
+                if let Some(vm) = silent {
+                    let json = encode(vm).map_err(corrupted)?;
+                    vms.insert(vm.vm_uuid.as_u128(), json.as_slice())?;
                 }
                 events.retain_in(..first_kept, |_, _| false)?;
             }

@@ -34,8 +34,8 @@ use axum::{Json, Router};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::plan::{self, HostRequest, Hosts, MoveRequest, Refusal, VmRequest, Vms, VnicRequest};
-use super::{Change, Lab, LabError};
+use super::plan::{self, HostRequest, Hosts, MoveRequest, Refusal, VmRequest, VnicRequest};
+use super::{Change, Lab, LabError, Vms};
 use crate::events::types::{VmState, VmStatus};
 use crate::http::api::{Failure, JsonBody};
 

@@ -10,7 +10,7 @@ use nve_protocol::{Mac, Vlan};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Change, derived_uuid};
+use super::{Change, Vms, derived_uuid};
 use crate::events::types::{EventType, IpEntry, Ipv6Entry, VmState, VmStatus, Vnic};
 
 /// VMs that a lab may have.
@@ -21,9 +21,6 @@ const MAX_VNICS: usize = 32;
 const MAX_ADDRESSES: usize = 32;
 /// Length of a name, bytes.
 const MAX_NAME: usize = 255;
-
-/// The lab's VMs by UUID.
-pub(super) type Vms = BTreeMap<Uuid, VmState>;
 
 /// The hosts that VMs may be on; any host if there is none.
 #[derive(Debug)]
