@@ -5,11 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# By purpose: compile; boot and switch; decode and probe; guests' clients; count
-# instructions; Python.
+# By purpose: compile; boot and switch; manage guests; decode and probe; guests'
+# clients; count instructions; Python.
 packages=(
-    build-essential ca-certificates curl git
+    build-essential ca-certificates curl git libvirt-dev pkg-config
     qemu-system-x86 openvswitch-switch iproute2 ethtool
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
     tcpdump tshark iputils-ping iputils-arping iputils-tracepath iperf3 nmap
     busybox isc-dhcp-client ndisc6
     valgrind

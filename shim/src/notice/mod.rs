@@ -1,9 +1,10 @@
 //! The hypervisor manager's Subscribe-Notice module (the paper, section II.A): it
 //! takes registrations of event types and notifies of them over a long connection.
 //!
-//! `shim notice` serves it with a back end that knows the VMs. Every route asks for
-//! HTTP digest authentication. The routes of all back ends are listed at the head of
-//! `api.rs`, those of the lab at the head of `lab/api.rs`.
+//! `shim notice` serves it with a back end that knows the VMs: hosts with libvirt, or the
+//! lab. Every route asks for HTTP digest authentication. The routes of all back ends are
+//! listed at the head of `api.rs`, those of one at the head of `libvirt/api.rs` or
+//! `lab/api.rs`.
 
 mod api;
 pub mod backend;
@@ -11,6 +12,8 @@ mod config;
 mod heartbeats;
 pub mod lab;
 mod ledger;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
 mod log;
 mod registrations;
 mod store;
@@ -30,13 +33,15 @@ use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
 
-pub use config::{Config, HostConfig};
+pub use config::{Config, HostConfig, LibvirtConfig, LibvirtHost};
 pub use store::StoreError;
 pub use stream::RESET;
 
 use crate::auth::digest::{Authenticator, require};
 use crate::auth::{Credentials, Secret, SecretError};
+use crate::config::ConfigError;
 use crate::http::server;
+use backend::Backend;
 use lab::Lab;
 use registrations::Registrations;
 use store::Store;
@@ -63,6 +68,16 @@ pub enum NoticeError {
         /// What is wrong.
         error: std::io::Error,
     },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// libvirt is asked for, and is not there.
+    #[cfg(not(feature = "libvirt"))]
+    #[error("[libvirt]: this shim was built without it: build with --features libvirt")]
+    WithoutLibvirt,
+    /// A thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The listening address.
     #[error("listen {address}: {error}")]
     Listen {
@@ -101,13 +116,30 @@ pub fn router(config: &Config) -> Result<Router, NoticeError> {
     let users = users(config)?;
     let store = Arc::new(Store::open(&config.state_dir.join("notice.redb"))?);
     let registrations = Arc::new(Registrations::open(Arc::clone(&store))?);
-    let lab = Arc::new(Lab::open(config, store)?);
+    let (backend, own) = backend(config, store)?;
     let heartbeat = Duration::from_secs(config.heartbeat_seconds.max(1));
     let authenticator = Arc::new(Authenticator::new("hypervisor manager", users));
-    Ok(api::router(Arc::clone(&lab) as _, registrations, heartbeat)
-        .merge(lab::router(lab))
+    Ok(api::router(backend, registrations, heartbeat)
+        .merge(own)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(authenticator, require)))
+}
+
+/// The back end, and its own routes.
+fn backend(config: &Config, store: Arc<Store>) -> Result<(Arc<dyn Backend>, Router), NoticeError> {
+    match &config.libvirt {
+        None => {
+            let lab = Arc::new(Lab::open(config, store)?);
+            Ok((Arc::clone(&lab) as _, lab::router(lab)))
+        }
+        #[cfg(feature = "libvirt")]
+        Some(libvirt) => {
+            let libvirt = libvirt::Libvirt::start(config, libvirt, store)?;
+            Ok((Arc::clone(&libvirt) as _, libvirt::router(libvirt)))
+        }
+        #[cfg(not(feature = "libvirt"))]
+        Some(_) => Err(NoticeError::WithoutLibvirt),
+    }
 }
 
 fn users(config: &Config) -> Result<Vec<Credentials>, NoticeError> {

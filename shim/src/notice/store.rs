@@ -1,4 +1,4 @@
-//! What the module keeps over a restart: registrations, the event log, VMs.
+//! What the module keeps over a restart: registrations, the event log, VMs, port groups.
 //!
 //! One redb file. Each function is one transaction, on the disk when it returns; all
 //! of them block, so asynchronous code calls them on a blocking thread.
@@ -22,18 +22,27 @@ const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// VM UUID to the JSON of the VM, one table for each back end.
 type VmTable = TableDefinition<'static, u128, &'static [u8]>;
 const LAB_VMS: VmTable = TableDefinition::new("lab_vms");
+const LIBVIRT_VMS: VmTable = TableDefinition::new("libvirt_vms");
+
+/// Names of the port groups that are wanted on every host.
+const PORT_GROUPS: TableDefinition<&str, ()> = TableDefinition::new("port_groups");
 
 /// Whose VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The lab's.
     Lab,
+    /// libvirt's, as it was told of them last.
+    #[cfg(feature = "libvirt")]
+    Libvirt,
 }
 
 impl Owner {
     const fn table(self) -> VmTable {
         match self {
             Owner::Lab => LAB_VMS,
+            #[cfg(feature = "libvirt")]
+            Owner::Libvirt => LIBVIRT_VMS,
         }
     }
 }
@@ -71,6 +80,8 @@ impl Store {
             transaction.open_table(REGISTRATIONS)?;
             transaction.open_table(EVENTS)?;
             transaction.open_table(LAB_VMS)?;
+            transaction.open_table(LIBVIRT_VMS)?;
+            transaction.open_table(PORT_GROUPS)?;
             transaction.commit()?;
             Ok(())
         };
@@ -149,6 +160,51 @@ impl Store {
             all.insert(Uuid::from_u128(uuid.value()), decode(vm.value())?);
         }
         Ok(all)
+    }
+
+    /// Names of the port groups that are wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn port_groups(&self) -> Result<Vec<String>, StoreError> {
+        let read = || -> Result<Vec<String>, redb::Error> {
+            let table = self.db.begin_read()?.open_table(PORT_GROUPS)?;
+            let mut names = Vec::new();
+            for row in table.iter()? {
+                names.push(row?.0.value().to_owned());
+            }
+            Ok(names)
+        };
+        read().map_err(StoreError::new)
+    }
+
+    /// Writes down that a port group is wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn put_port_group(&self, name: &str) -> Result<(), StoreError> {
+        self.change_port_groups(|table| table.insert(name, ()).map(drop))
+    }
+
+    /// Writes down that a port group is not wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn delete_port_group(&self, name: &str) -> Result<(), StoreError> {
+        self.change_port_groups(|table| table.remove(name).map(drop))
+    }
+
+    fn change_port_groups(
+        &self,
+        change: impl FnOnce(&mut redb::Table<&str, ()>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), StoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.db.begin_write()?;
+            change(&mut transaction.open_table(PORT_GROUPS)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(StoreError::new)
     }
 
     /// Writes events and what they make of their VMs, then `silent`, which is what VMs

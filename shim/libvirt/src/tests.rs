@@ -1,0 +1,74 @@
+//! With libvirt's own test driver, which is a host in this process: no daemon, no root.
+
+use std::sync::mpsc::{self, Receiver};
+
+use super::*;
+
+/// A host with one domain, `test`, that runs.
+const URI: &str = "test:///default";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn listener() -> (Listener, Receiver<Event>) {
+    let (sender, receiver) = mpsc::channel();
+    let tell = move |event| drop(sender.send(event));
+    (Arc::new(tell), receiver)
+}
+
+fn connected() -> (Connection, Receiver<Event>) {
+    let (listener, receiver) = listener();
+    (Connection::open(URI, &listener).unwrap(), receiver)
+}
+
+#[test]
+fn domains_are_listed_and_found() {
+    let (host, _events) = connected();
+    assert!(!host.host_name().unwrap().is_empty());
+    assert!(host.capabilities().unwrap().contains("<host>"));
+    let domains = host.domains().unwrap();
+    let [domain] = &domains[..] else {
+        panic!("{domains:?}");
+    };
+    assert_eq!((&*domain.name, domain.status), ("test", Status::Running));
+    assert!(domain.xml.contains("<domain"));
+    assert_eq!(host.domain(domain.uuid).unwrap().as_ref(), Some(domain));
+    assert_eq!(host.domain(Uuid::from_u128(7)).unwrap(), None);
+}
+
+#[test]
+fn what_happens_is_told_while_the_connection_is_there() {
+    let (host, events) = connected();
+    let uuid = host.domains().unwrap()[0].uuid;
+    let handle = Handle::lookup_by_uuid(&host.connect, uuid).unwrap();
+    handle.suspend().unwrap();
+    let what = Happening::Changed;
+    let told = events.recv_timeout(PATIENCE);
+    assert_eq!(told, Ok(Event::Domain { uuid, what }));
+    assert_eq!(host.domain(uuid).unwrap().unwrap().status, Status::Paused);
+    drop(host);
+    handle.resume().unwrap();
+    assert!(events.recv_timeout(Duration::from_millis(200)).is_err());
+}
+
+#[test]
+fn port_groups_come_and_go() {
+    let (host, _events) = connected();
+    assert_eq!(host.network("none").unwrap(), None);
+    let network = |host: &Connection| host.network("default").unwrap().unwrap();
+    let xml = "<portgroup name='p_101'><vlan><tag id='101'/></vlan></portgroup>";
+    assert!(!network(&host).contains("portgroup"));
+    host.add_port_group("default", xml).unwrap();
+    assert!(network(&host).contains("p_101"));
+    assert!(host.add_port_group("default", xml).is_err());
+    host.delete_port_group("default", xml).unwrap();
+    assert!(!network(&host).contains("p_101"));
+    assert!(!host.descriptions().unwrap().is_empty());
+    let absent = host.add_port_group("none", xml).unwrap_err();
+    assert!(absent.to_string().contains("none"), "{absent}");
+}
+
+#[test]
+fn one_that_is_not_there_says_so() {
+    let (listener, _events) = listener();
+    let refused = Connection::open("qemu+unix:///system?socket=/nonexistent", &listener);
+    assert!(refused.unwrap_err().to_string().contains("/nonexistent"));
+}

@@ -1,0 +1,339 @@
+//! What libvirt's descriptions (XML) say of a VM, in the words of TABLE II.
+//!
+//! | field | is |
+//! |---|---|
+//! | `vnic_name` | the device's alias, or `net` and its number |
+//! | `vnic_uuid` | made of the VM's UUID and the MAC address: the same on every host, on or off |
+//! | `pg_name` | the port group of the network; without one, the network or bridge itself |
+//! | `pg_uuid` | made of `pg_name` |
+//! | `port_segmentation_id` | its VLAN tag; 0 for a trunk, or if there is none |
+//! | `ip_list`, `ipv6_list` | the addresses that Nova wrote down for that port, if it did |
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use nve_protocol::Mac;
+use roxmltree::{Document, Node};
+use uuid::Uuid;
+
+use crate::events::types::{IpEntry, Ipv6Entry, VmState, VmStatus, Vnic};
+use crate::notice::ledger::derived_uuid;
+
+/// What cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("libvirt's description of {of} is malformed: {reason}")]
+pub(super) struct Malformed {
+    of: String,
+    reason: String,
+}
+
+/// VLAN tags of the port groups of a network; none for a trunk or an untagged one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PortGroups {
+    /// By name.
+    pub tags: BTreeMap<String, Option<u16>>,
+    /// The one for interfaces that name none.
+    pub default: Option<String>,
+}
+
+/// Networks by name, as far as they are known.
+pub(super) type Networks = BTreeMap<String, PortGroups>;
+
+/// A host, as TABLE II has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostName {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+}
+
+/// The UUID of the host of that name, from its capabilities; made of its name if it has
+/// none there.
+pub(super) fn host_uuid(name: &str, capabilities: &str) -> Result<Uuid, Malformed> {
+    let malformed = |reason: &dyn ToString| Malformed {
+        of: format!("host {name:?}"),
+        reason: reason.to_string(),
+    };
+    let document = Document::parse(capabilities).map_err(|error| malformed(&error))?;
+    let host = child(document.root_element(), "host");
+    match host.and_then(|host| child(host, "uuid")?.text()) {
+        None => Ok(derived_uuid("host", name)),
+        Some(text) => Uuid::try_parse(text.trim()).map_err(|error| malformed(&error)),
+    }
+}
+
+/// The port groups of the network that `xml` describes.
+pub(super) fn port_groups(network: &str, xml: &str) -> Result<PortGroups, Malformed> {
+    let document = Document::parse(xml).map_err(|error| Malformed {
+        of: format!("network {network:?}"),
+        reason: error.to_string(),
+    })?;
+    let mut groups = PortGroups::default();
+    for group in children(document.root_element(), "portgroup") {
+        let name = group.attribute("name").unwrap_or_default().to_owned();
+        if group.attribute("default") == Some("yes") {
+            groups.default = Some(name.clone());
+        }
+        groups.tags.insert(name, tag(group));
+    }
+    Ok(groups)
+}
+
+/// The networks that the interfaces of a domain are in.
+pub(super) fn networks_of(domain: &str) -> Vec<String> {
+    let Ok(document) = Document::parse(domain) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = interfaces(&document)
+        .filter_map(|interface| child(interface, "source")?.attribute("network"))
+        .map(str::to_owned)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether an interface of a domain is in that port group of that network.
+pub(super) fn is_in(domain: &str, network: &str, group: &str) -> bool {
+    let Ok(document) = Document::parse(domain) else {
+        return false;
+    };
+    interfaces(&document)
+        .filter_map(|interface| child(interface, "source"))
+        .any(|source| {
+            (source.attribute("network"), source.attribute("portgroup"))
+                == (Some(network), Some(group))
+        })
+}
+
+/// The VM that `domain` is.
+pub(super) fn vm(
+    domain: &sluice_libvirt::Domain,
+    host: &HostName,
+    networks: &Networks,
+) -> Result<VmState, Malformed> {
+    let document = Document::parse(&domain.xml).map_err(|error| Malformed {
+        of: format!("domain {:?}", domain.name),
+        reason: error.to_string(),
+    })?;
+    let vnics = interfaces(&document).enumerate();
+    let vnic_list = vnics.filter_map(|(number, interface)| {
+        vnic(number, interface, domain.uuid, networks).map(|vnic| with_addresses(vnic, &document))
+    });
+    Ok(VmState {
+        vm_name: domain.name.clone(),
+        vm_uuid: domain.uuid,
+        vm_status: status(domain.status),
+        host_name: host.name.clone(),
+        host_uuid: host.uuid,
+        vnic_list: vnic_list.collect(),
+    })
+}
+
+/// One that is paused only while it migrates counts as running.
+fn status(status: sluice_libvirt::Status) -> VmStatus {
+    match status {
+        sluice_libvirt::Status::Off => VmStatus::Stop,
+        sluice_libvirt::Status::Running | sluice_libvirt::Status::Migrating => VmStatus::Running,
+        sluice_libvirt::Status::Paused => VmStatus::Paused,
+    }
+}
+
+fn interfaces<'a>(document: &'a Document<'a>) -> impl Iterator<Item = Node<'a, 'a>> {
+    let devices = child(document.root_element(), "devices");
+    devices
+        .into_iter()
+        .flat_map(|devices| children(devices, "interface"))
+}
+
+/// An interface without a MAC address is none that frames come from.
+fn vnic(number: usize, interface: Node, vm: Uuid, networks: &Networks) -> Option<Vnic> {
+    let mac: Mac = child(interface, "mac")?
+        .attribute("address")?
+        .parse()
+        .ok()?;
+    let alias = child(interface, "alias").and_then(|alias| alias.attribute("name"));
+    let place = place(interface, networks);
+    Some(Vnic {
+        vnic_name: alias.map_or_else(|| format!("net{number}"), str::to_owned),
+        vnic_uuid: Uuid::new_v5(&vm, mac.to_string().as_bytes()),
+        pg_uuid: derived_uuid("port-group", &place.0),
+        pg_name: place.0,
+        mac,
+        port_segmentation_id: place.1.unwrap_or_default(),
+        ip_list: Vec::new(),
+        ipv6_list: Vec::new(),
+    })
+}
+
+/// Name of the port group, and its tag.
+fn place(interface: Node, networks: &Networks) -> (String, Option<u16>) {
+    let source = child(interface, "source");
+    let attribute = |name| source.and_then(|source| source.attribute(name));
+    let own = tag(interface);
+    let Some(network) = attribute("network") else {
+        let bridge = attribute("bridge").or(attribute("dev"));
+        return (bridge.unwrap_or_default().to_owned(), own);
+    };
+    let known = networks.get(network);
+    let default = known.and_then(|known| known.default.as_deref());
+    let group = attribute("portgroup").or(default);
+    let shared = group.and_then(|group| known?.tags.get(group).copied().flatten());
+    // What it is plugged into, while it runs, is its own.
+    (group.unwrap_or(network).to_owned(), own.or(shared))
+}
+
+/// The one tag of an interface or a port group.
+fn tag(of: Node) -> Option<u16> {
+    let vlan = child(of, "vlan")?;
+    let mut tags = children(vlan, "tag");
+    let tag = tags.next()?.attribute("id")?.parse().ok()?;
+    let is_access = vlan.attribute("trunk") != Some("yes") && tags.next().is_none();
+    is_access.then_some(tag)
+}
+
+/// Adds the addresses of the port, if Nova wrote them into the domain's metadata:
+/// `<port uuid="…"><ip address="…"/></port>`.
+fn with_addresses(mut vnic: Vnic, document: &Document) -> Vnic {
+    let Some(port) = vnic.port_id() else {
+        return vnic;
+    };
+    let metadata = child(document.root_element(), "metadata");
+    let elements = metadata.into_iter().flat_map(|node| node.descendants());
+    let of_port = |node: &Node| {
+        let uuid = node.attribute("uuid").map(Uuid::try_parse);
+        node.tag_name().name() == "port" && uuid == Some(Ok(port))
+    };
+    for node in elements.filter(of_port) {
+        for ip in children(node, "ip").filter_map(|ip| ip.attribute("address")?.parse().ok()) {
+            match ip {
+                IpAddr::V4(ip) => vnic.ip_list.push(IpEntry { ip }),
+                IpAddr::V6(ipv6) => vnic.ipv6_list.push(Ipv6Entry { ipv6 }),
+            }
+        }
+    }
+    vnic
+}
+
+fn child<'a>(of: Node<'a, 'a>, name: &'static str) -> Option<Node<'a, 'a>> {
+    children(of, name).next()
+}
+
+fn children<'a>(of: Node<'a, 'a>, name: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
+    of.children()
+        .filter(move |node| node.tag_name().name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_libvirt::{Domain, Status};
+
+    use super::*;
+
+    const PORT: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+
+    fn domain(interfaces: &str, metadata: &str) -> Domain {
+        Domain {
+            name: "web".into(),
+            uuid: Uuid::from_u128(1),
+            status: Status::Migrating,
+            xml: format!(
+                "<domain><name>web</name><metadata>{metadata}</metadata>\
+                 <devices>{interfaces}</devices></domain>"
+            ),
+        }
+    }
+
+    fn read(domain: &Domain) -> VmState {
+        let network = format!(
+            "<network><name>sluice</name>\
+             <portgroup name='{PORT}_101'><vlan><tag id='101'/></vlan></portgroup>\
+             <portgroup name='trunk' default='yes'><vlan trunk='yes'><tag id='1'/></vlan></portgroup>\
+             </network>"
+        );
+        let groups = port_groups("sluice", &network).unwrap();
+        let host = HostName {
+            name: "hv".into(),
+            uuid: Uuid::from_u128(2),
+        };
+        let networks = Networks::from([("sluice".to_owned(), groups)]);
+        vm(domain, &host, &networks).unwrap()
+    }
+
+    #[test]
+    fn a_domain_is_a_vm_on_and_off() {
+        let mac = "<mac address='fa:16:3e:00:00:01'/>";
+        let off = format!(
+            "<interface type='network'>{mac}<source network='sluice' portgroup='{PORT}_101'/></interface>"
+        );
+        let on = format!(
+            "<interface type='bridge'>{mac}<source network='sluice' portgroup='{PORT}_101' \
+             bridge='hv'/><vlan><tag id='101'/></vlan><alias name='net0'/></interface>"
+        );
+        let nova = format!(
+            "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'><nova:ports>\
+             <nova:port uuid='{PORT}'><nova:ip type='fixed' address='10.0.0.4' ipVersion='4'/>\
+             <nova:ip type='fixed' address='fd00::4' ipVersion='6'/></nova:port>\
+             </nova:ports></nova:instance>"
+        );
+        let (off, on) = (read(&domain(&off, &nova)), read(&domain(&on, &nova)));
+        assert_eq!(off, on);
+        assert_eq!(on.vm_status, VmStatus::Running);
+        assert_eq!((&*on.host_name, &*on.vm_name), ("hv", "web"));
+        let vnic = &on.vnic_list[0];
+        assert_eq!(vnic.port_id(), Uuid::try_parse(PORT).ok());
+        assert_eq!((&*vnic.vnic_name, vnic.port_segmentation_id), ("net0", 101));
+        assert_eq!(vnic.mac.to_string(), "fa:16:3e:00:00:01");
+        assert_eq!(vnic.ip_list[0].ip.to_string(), "10.0.0.4");
+        assert_eq!(vnic.ipv6_list[0].ipv6.to_string(), "fd00::4");
+    }
+
+    #[test]
+    fn interfaces_of_other_kinds_are_no_neutron_ports() {
+        let vm = read(&domain(
+            "<interface type='network'><mac address='fa:16:3e:00:00:01'/>\
+             <source network='sluice'/></interface>\
+             <interface type='bridge'><mac address='fa:16:3e:00:00:02'/>\
+             <source bridge='br0'/></interface>\
+             <interface type='network'><mac address='fa:16:3e:00:00:03'/>\
+             <source network='other'/></interface>\
+             <interface type='user'/>",
+            "",
+        ));
+        let places: Vec<(&str, u16)> = vm
+            .vnic_list
+            .iter()
+            .map(|vnic| (&*vnic.pg_name, vnic.port_segmentation_id))
+            .collect();
+        assert_eq!(places, [("trunk", 0), ("br0", 0), ("other", 0)]);
+        assert!(vm.vnic_list.iter().all(|vnic| vnic.port_id().is_none()));
+        assert_eq!(
+            networks_of(&domain("<interface><source network='n'/></interface>", "").xml),
+            ["n"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_description_is_refused() {
+        assert!(port_groups("n", "<network").is_err());
+        let uuid = |text: &str| {
+            let capabilities = format!("<capabilities><host>{text}</host></capabilities>");
+            host_uuid("hv", &capabilities)
+        };
+        assert!(uuid("<uuid>x</uuid>").is_err());
+        assert_eq!(
+            uuid(&format!("<uuid>{PORT}</uuid>")).ok(),
+            Uuid::try_parse(PORT).ok()
+        );
+        assert_eq!(uuid(""), Ok(derived_uuid("host", "hv")));
+        let mut broken = domain("", "");
+        broken.xml = "<domain>&lol;".into();
+        let host = HostName {
+            name: "hv".into(),
+            uuid: Uuid::nil(),
+        };
+        assert!(vm(&broken, &host, &Networks::new()).is_err());
+        assert!(networks_of(&broken.xml).is_empty());
+    }
+}

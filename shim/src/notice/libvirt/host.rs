@@ -1,0 +1,293 @@
+//! Follows one host: connects, lists its VMs, looks at each that something happens to,
+//! and connects again when the connection is lost. In a thread of its own, for calls of
+//! libvirt block.
+//!
+//! What happened is never taken from an event: it is the reason to look.
+
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sluice_libvirt::{Connection, Domain, Event, Happening, Listener, Status};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::domain::{self, HostName, Malformed, Networks};
+use super::port_groups::PortGroups;
+use super::story::{Cause, Seen};
+use crate::notice::config::LibvirtHost;
+
+/// Between two listings of a host: what nobody told is noticed by then.
+const RELIST: Duration = Duration::from_secs(30);
+/// Before the first reconnect; doubles with each that fails.
+const BACKOFF: Duration = Duration::from_millis(200);
+/// The most before any reconnect.
+const BACKOFF_MOST: Duration = Duration::from_secs(10);
+
+/// Why a connection ended, or was not made.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Libvirt(#[from] sluice_libvirt::Error),
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    #[error("the connection is closed")]
+    Closed,
+    #[error("its UUID {0} is that of another host: set host_uuid in its libvirtd.conf")]
+    SameUuid(Uuid),
+}
+
+/// What a host says, as told to the thread that combines it.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// All its VMs; it is up.
+    Listed(HostName, Vec<Seen>),
+    /// Nothing more: the connection is lost.
+    Lost(HostName),
+    /// What it has of a VM.
+    Seen(HostName, Uuid, Cause, Option<Seen>),
+}
+
+/// What comes in to a host's thread.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// From the connection of that number.
+    Event(u64, Event),
+    /// Somebody wants to know what it has of that VM.
+    Look(Uuid),
+}
+
+/// A host that is connected.
+#[derive(Debug, Clone)]
+pub(super) struct Up {
+    /// The connection, good for any thread.
+    pub connection: Arc<Connection>,
+    /// What the host is called.
+    pub host: HostName,
+    /// Since when.
+    pub since: OffsetDateTime,
+}
+
+/// A host as others see it.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// How it is reached.
+    pub config: LibvirtHost,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    up: Option<Up>,
+    last_error: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(config: LibvirtHost) -> Self {
+        let state = Mutex::default();
+        Link { config, state }
+    }
+
+    /// The connection, while there is one.
+    pub(super) fn up(&self) -> Option<Up> {
+        self.lock().up.clone()
+    }
+
+    /// Why the last connection ended, or was not made.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.lock().last_error.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a host's thread works with.
+pub(super) struct Follower {
+    /// All hosts, this one among them.
+    pub links: Arc<[Link]>,
+    /// What each of them is to have.
+    pub port_groups: Arc<PortGroups>,
+    /// Which of them it is.
+    pub number: usize,
+    /// For events of its connections.
+    pub notes: Sender<Note>,
+    /// Those, and what others want to know.
+    pub inbox: Receiver<Note>,
+    /// Where it all goes.
+    pub said: Sender<Said>,
+}
+
+impl Follower {
+    /// Follows the host for ever.
+    pub(super) fn run(self) {
+        let Some(link) = self.links.get(self.number) else {
+            return;
+        };
+        let mut wait = BACKOFF;
+        for connection in 0.. {
+            let begun = Instant::now();
+            let Err(ended) = self.connection(link, connection);
+            if begun.elapsed() > BACKOFF_MOST {
+                wait = BACKOFF;
+            }
+            tracing::warn!(uri = link.config.uri, "libvirt host: {ended}");
+            let up = {
+                let mut state = link.lock();
+                state.last_error = Some(ended.to_string());
+                state.up.take()
+            };
+            if let Some(up) = up {
+                // Nobody to tell is the end of the process.
+                let _ = self.said.send(Said::Lost(up.host));
+            }
+            // Jitter, so that hosts are not asked all at once.
+            thread::sleep(wait.mul_f64(rand::random_range(0.5..1.0)));
+            wait = (wait * 2).min(BACKOFF_MOST);
+        }
+    }
+
+    fn connection(&self, link: &Link, number: u64) -> Result<Infallible, Ended> {
+        let notes = self.notes.clone();
+        let listener: Listener = Arc::new(move |event| {
+            // Without a receiver nobody wants it.
+            let _ = notes.send(Note::Event(number, event));
+        });
+        let connection = Arc::new(Connection::open(&link.config.uri, &listener)?);
+        let name = match &link.config.name {
+            Some(name) => name.clone(),
+            None => connection.host_name()?,
+        };
+        let uuid = domain::host_uuid(&name, &connection.capabilities()?)?;
+        let host = HostName { name, uuid };
+        let up = self.enter(link, connection, host)?;
+        let Up {
+            connection, host, ..
+        } = &up;
+        self.list(&up)?;
+        tracing::info!(host = host.name, uri = link.config.uri, "following libvirt");
+        let mut relist = Instant::now() + RELIST;
+        loop {
+            let left = relist.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(Note::Event(from, _)) if from != number => {}
+                Ok(Note::Event(_, Event::Closed)) => return Err(Ended::Closed),
+                Ok(Note::Event(_, Event::Domain { uuid, what })) => {
+                    let cause = match what {
+                        Happening::Arriving => Cause::Arriving,
+                        Happening::Left => Cause::Left,
+                        Happening::Changed => Cause::Other,
+                    };
+                    self.look(connection, host, uuid, cause)?;
+                }
+                Ok(Note::Look(uuid)) => self.look(connection, host, uuid, Cause::Look)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.list(&up)?;
+                    relist = Instant::now() + RELIST;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Closed),
+            }
+        }
+    }
+
+    /// Lets others use the connection, unless another host has that UUID: a machine that
+    /// was copied often has the UUID of the first one.
+    fn enter(&self, link: &Link, connection: Arc<Connection>, host: HostName) -> Result<Up, Ended> {
+        let since = OffsetDateTime::now_utc();
+        let own = Up {
+            connection,
+            host,
+            since,
+        };
+        {
+            let mut state = link.lock();
+            state.last_error = None;
+            state.up = Some(own.clone());
+        }
+        let mut others = self.links.iter().enumerate();
+        let was_first = |(number, other): (usize, &Link)| {
+            let same = other.up().filter(|up| up.host.uuid == own.host.uuid);
+            same.is_some_and(|up| (up.since, number) < (since, self.number))
+        };
+        if others.any(was_first) {
+            // Before it is told, or the other one would be taken for lost.
+            link.lock().up = None;
+            return Err(Ended::SameUuid(own.host.uuid));
+        }
+        Ok(own)
+    }
+
+    /// Says which VMs the host has, and has it given the port groups that it lacks.
+    fn list(&self, up: &Up) -> Result<(), Ended> {
+        let mut networks = Networks::new();
+        let mut all = Vec::new();
+        for domain in up.connection.domains()? {
+            all.extend(see(&up.connection, &up.host, &domain, &mut networks)?);
+        }
+        // Nobody to tell is the end of the process.
+        let _ = self.said.send(Said::Listed(up.host.clone(), all));
+        self.port_groups.reconcile(up);
+        Ok(())
+    }
+
+    fn look(
+        &self,
+        connection: &Connection,
+        host: &HostName,
+        uuid: Uuid,
+        cause: Cause,
+    ) -> Result<(), Ended> {
+        let seen = match connection.domain(uuid)? {
+            None => None,
+            Some(domain) => match see(connection, host, &domain, &mut Networks::new())? {
+                // What it is cannot be said: as it was.
+                None => return Ok(()),
+                seen => seen,
+            },
+        };
+        let _ = self.said.send(Said::Seen(host.clone(), uuid, cause, seen));
+        Ok(())
+    }
+}
+
+/// The domain as TABLE II has it; nothing, with a warning, if its description is
+/// malformed. Networks that are not known yet are asked for.
+fn see(
+    connection: &Connection,
+    host: &HostName,
+    domain: &Domain,
+    networks: &mut Networks,
+) -> Result<Option<Seen>, Ended> {
+    let result = learn(connection, domain, networks)?
+        .and_then(|()| domain::vm(domain, host, networks))
+        .inspect_err(|error| tracing::warn!(host = host.name, "{error}"));
+    Ok(result.ok().map(|vm| Seen {
+        vm,
+        migrating: domain.status == Status::Migrating,
+    }))
+}
+
+/// Adds the networks of a domain to those that are known.
+fn learn(
+    connection: &Connection,
+    domain: &Domain,
+    networks: &mut Networks,
+) -> Result<Result<(), Malformed>, Ended> {
+    for name in domain::networks_of(&domain.xml) {
+        if networks.contains_key(&name) {
+            continue;
+        }
+        let groups = match connection.network(&name)? {
+            None => Ok(Default::default()),
+            Some(xml) => domain::port_groups(&name, &xml),
+        };
+        match groups {
+            Ok(groups) => drop(networks.insert(name, groups)),
+            Err(malformed) => return Ok(Err(malformed)),
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,160 @@
+//! Back end for hypervisors with libvirt: one process follows any number of hosts.
+//!
+//! A thread per host ([`host`]) says what the host has of each VM; one thread combines
+//! that into events ([`story`]), which are written down and told. Which events were told
+//! last is known after a restart, so what happened meanwhile is told then.
+
+mod api;
+mod domain;
+mod host;
+mod port_groups;
+mod story;
+mod transition;
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+pub use api::router;
+
+use super::NoticeError;
+use super::backend::{Backend, Feed};
+use super::config::{Config, LibvirtConfig};
+use super::ledger::{Ledger, Steps};
+use super::store::{Owner, Store, StoreError};
+use crate::events::types::{EventType, Inventory};
+use host::{Follower, Link, Note, Said};
+use port_groups::PortGroups;
+use story::Story;
+
+/// Before an event that could not be written down is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest that the thread sleeps when nothing is to be done.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The hosts, their VMs and the events.
+#[derive(Debug)]
+pub struct Libvirt {
+    ledger: Ledger,
+    links: Arc<[Link]>,
+    port_groups: Arc<PortGroups>,
+}
+
+impl Libvirt {
+    /// Reads what was told last from `store`, and starts to follow the hosts, in threads
+    /// that end with the process.
+    ///
+    /// # Errors
+    /// When the state cannot be read, the configuration cannot be used, or there are no
+    /// more threads.
+    pub fn start(
+        config: &Config,
+        libvirt: &LibvirtConfig,
+        store: Arc<Store>,
+    ) -> Result<Arc<Self>, NoticeError> {
+        libvirt.check()?;
+        let links = libvirt.hosts.iter().cloned().map(Link::new).collect();
+        let backend = Arc::new(Libvirt {
+            ledger: Ledger::open(Owner::Libvirt, config, Arc::clone(&store))?,
+            port_groups: Arc::new(PortGroups::open(libvirt, store)?),
+            links,
+        });
+        let (said, says) = mpsc::channel();
+        let mut hosts = Vec::new();
+        for number in 0..backend.links.len() {
+            let (notes, inbox) = mpsc::channel();
+            hosts.push(notes.clone());
+            let follower = Follower {
+                links: Arc::clone(&backend.links),
+                port_groups: Arc::clone(&backend.port_groups),
+                number,
+                notes,
+                inbox,
+                said: said.clone(),
+            };
+            spawn(format!("libvirt {number}"), move || follower.run())?;
+        }
+        let teller = Arc::clone(&backend);
+        spawn("libvirt story".to_owned(), move || {
+            teller.run(&hosts, &says);
+        })?;
+        Ok(backend)
+    }
+
+    /// Combines what hosts say, for ever.
+    fn run(&self, hosts: &[Sender<Note>], says: &Receiver<Said>) {
+        let start = Instant::now();
+        let mut story = self
+            .ledger
+            .with_vms(|vms| Story::new(vms, self.links.len()));
+        loop {
+            let next = story.next().unwrap_or(Duration::MAX);
+            let left = next.saturating_sub(start.elapsed()).min(IDLE);
+            match says.recv_timeout(left) {
+                Ok(said) => hear(&mut story, said, start.elapsed()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = start.elapsed();
+            for (host, vm) in story.looks(now) {
+                self.ask(hosts, host, vm);
+            }
+            for vm in story.due(now) {
+                if let Err(error) = self.tell(&mut story, vm, now) {
+                    tracing::error!(%vm, "an event is delayed: {error}");
+                    story.again(vm, now + RETRY);
+                }
+            }
+        }
+    }
+
+    fn ask(&self, hosts: &[Sender<Note>], host: Uuid, vm: Uuid) {
+        let is_it = |link: &Link| link.up().is_some_and(|up| up.host.uuid == host);
+        let asked = hosts.iter().zip(self.links.iter());
+        for (notes, _) in asked.filter(|(_, link)| is_it(link)) {
+            // A thread that has ended has nothing to say.
+            let _ = notes.send(Note::Look(vm));
+        }
+    }
+
+    /// Tells what has become of a VM.
+    fn tell(&self, story: &mut Story, vm: Uuid, now: Duration) -> Result<(), StoreError> {
+        let told: Vec<EventType> = self.ledger.change::<_, StoreError>(|vms| {
+            let steps: Steps = story.settle(vm, vms.get(&vm), now);
+            for (kind, state) in &steps.events {
+                let host = &state.host_name;
+                tracing::info!(event = %kind, vm = state.vm_name, %host, "event");
+            }
+            let kinds = steps.events.iter().map(|(kind, _)| *kind).collect();
+            Ok((kinds, steps))
+        })?;
+        story.told(vm, &told);
+        Ok(())
+    }
+}
+
+impl Backend for Libvirt {
+    fn inventory(&self) -> Inventory {
+        self.ledger.inventory()
+    }
+
+    fn follow(&self, after: Option<Uuid>) -> Feed {
+        self.ledger.follow(after)
+    }
+}
+
+fn hear(story: &mut Story, said: Said, now: Duration) {
+    match said {
+        Said::Listed(host, seen) => story.listed(host.uuid, seen, now),
+        Said::Lost(host) => story.lost(host.uuid, now),
+        Said::Seen(host, vm, cause, seen) => story.seen(host.uuid, vm, cause, seen, now),
+    }
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<(), NoticeError> {
+    let spawned = thread::Builder::new().name(name).spawn(work);
+    spawned.map(drop).map_err(NoticeError::Thread)
+}
