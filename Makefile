@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=SLUICE_ACCEL,SLU
 LAB := $(SUDO) target/debug/sluice-lab
 BENCH := $(SUDO) target/image/sluice-bench
 
-.PHONY: help deps image build run test lab-test check model gate coverage fuzz figures bench bench-quick bench-build clean
+.PHONY: help deps image guest build run test lab-test check model gate coverage fuzz figures bench bench-quick bench-build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,7 +17,10 @@ deps: ## install what is missing: Debian packages, Rust, Python packages
 image: deps ## build the appliance's image
 	@image/build.sh
 
-build: image ## build the image, shim, nvectl and the lab
+guest: deps ## unpack what Linux guests of the lab are made of
+	@tests/guest.sh
+
+build: image guest ## build the image, shim, nvectl and the lab
 	@cargo build
 
 run: build ## start a lab of two hypervisors, show who reaches whom, stay until Ctrl-C
