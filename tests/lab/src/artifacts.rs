@@ -25,6 +25,8 @@ pub struct Artifacts {
     pub python: PathBuf,
     /// Python programs of the tests.
     pub openstack: PathBuf,
+    /// What Linux guests are made of; there if tests/guest.sh was run.
+    pub guest: PathBuf,
 }
 
 impl Artifacts {
@@ -46,6 +48,7 @@ impl Artifacts {
             nvectl: built(profile.join("nvectl"))?,
             python: built(repo.join(".venv/bin/python"))?,
             openstack: built(repo.join("tests/openstack"))?,
+            guest: target.join("guest"),
         })
     }
 }

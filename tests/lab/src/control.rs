@@ -1,4 +1,5 @@
-//! The control plane of a lab: `shim serve` and `shim notice`, and clients of both.
+//! The control plane of a lab: `shim serve` and `shim notice`, the latter maybe twice, and
+//! clients of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +14,7 @@ use crate::artifacts::Artifacts;
 use crate::fabric::{CONTROL_ADDRESS, Underlay};
 use crate::http::Client;
 use crate::lab::Lab;
+use crate::libvirt::{self, Libvirtd};
 use crate::netns::Netns;
 use crate::nve::KeyPair;
 use crate::process::{Daemon, tail};
@@ -24,21 +26,30 @@ pub const API_PORT: u16 = 9696;
 /// TCP port of the hypervisor manager.
 const MANAGER_PORT: u16 = 9697;
 
+/// TCP port of the one of libvirt's hosts.
+const LIBVIRT_PORT: u16 = 9698;
+
 /// User of the hypervisor manager.
 const USER: &str = "shim";
+
+/// User that records the events of libvirt's hosts.
+const RECORDER: &str = "recorder";
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The two daemons.
+/// The daemons.
 #[derive(Debug)]
 pub struct Control {
     shim: Option<Daemon>,
     _notice: Daemon,
+    libvirt_notice: Option<Daemon>,
     /// The shim's REST API.
     pub api: Client,
     /// The hypervisor manager, as an authenticated client sees it.
     pub manager: Client,
+    /// The hypervisor manager of libvirt's hosts, where there is one.
+    pub libvirt: Client,
     /// The shim's static key.
     pub keys: KeyPair,
     program: PathBuf,
@@ -47,37 +58,69 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts both for the hypervisors of `lab`.
+    /// Starts them for the hypervisors of `lab`.
     pub fn start(lab: &Lab, artifacts: &Artifacts) -> Result<Control> {
+        Control::start_with(lab, artifacts, &[])
+    }
+
+    /// The same with a second hypervisor manager, which follows these `hosts`, if any.
+    pub fn start_with(lab: &Lab, artifacts: &Artifacts, hosts: &[Libvirtd]) -> Result<Control> {
         let (netns, dir) = (lab.fabric.netns(), &lab.dir);
         let password = Uuid::new_v4().simple().to_string();
         let keys = KeyPair::generate()?;
         fs::create_dir_all(dir.join("shim"))?;
         write_secret(&dir.join("shim/shim.key"), &keys.private)?;
         write_secret(&dir.join("netrc"), &netrc(&password))?;
+        write_secret(&dir.join("recorder.netrc"), &login(RECORDER, &password))?;
         write_secret(&dir.join("notice.toml"), &notice_config(lab, &password))?;
-        write_secret(&dir.join("shim.toml"), &shim_config(lab, &password))?;
-        let mut notice = daemon(&artifacts.shim, "notice", netns, dir)?;
-        let manager = Client::new(netns, &format!("http://127.0.0.1:{MANAGER_PORT}"))
-            .with_netrc(&dir.join("netrc"));
-        await_answer(
-            "the hypervisor manager",
-            &mut notice,
-            &manager,
-            "/v1/inventory",
-        )?;
+        let config = libvirt_config(lab, hosts, &password);
+        write_secret(&dir.join("libvirt.toml"), &config)?;
+        let config = shim_config(lab, !hosts.is_empty(), &password);
+        write_secret(&dir.join("serve.toml"), &config)?;
+        let client = |port| {
+            let client = Client::new(netns, &format!("http://127.0.0.1:{port}"));
+            client.with_netrc(&dir.join("netrc"))
+        };
         let mut control = Control {
             shim: None,
-            _notice: notice,
+            _notice: daemon(&artifacts.shim, "notice", netns, dir)?,
+            libvirt_notice: None,
             api: Client::new(netns, &format!("http://{CONTROL_ADDRESS}:{API_PORT}")),
-            manager,
+            manager: client(MANAGER_PORT),
+            libvirt: client(LIBVIRT_PORT),
             keys,
             program: artifacts.shim.clone(),
             netns: netns.clone(),
             dir: dir.clone(),
         };
+        let what = "the hypervisor manager";
+        await_answer(
+            what,
+            &mut control._notice,
+            &control.manager,
+            "/v1/inventory",
+        )?;
+        if !hosts.is_empty() {
+            control.start_libvirt_notice()?;
+        }
         control.start_shim()?;
         Ok(control)
+    }
+
+    /// Starts the manager of libvirt's hosts, with the state that it has, and waits until
+    /// it answers.
+    pub fn start_libvirt_notice(&mut self) -> Result<()> {
+        let mut notice = daemon(&self.program, "libvirt", &self.netns, &self.dir)?;
+        let what = "the manager of libvirt's hosts";
+        await_answer(what, &mut notice, &self.libvirt, "/v1/inventory")?;
+        self.libvirt_notice = Some(notice);
+        Ok(())
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill_libvirt_notice(&mut self) -> Result<()> {
+        let notice = self.libvirt_notice.take();
+        notice.context("the manager is not running")?.kill()
     }
 
     /// Starts the shim, with the state that it has, and waits until it answers.
@@ -111,23 +154,22 @@ impl Control {
     }
 }
 
-fn log_of(dir: &Path, verb: &str) -> PathBuf {
-    dir.join(format!("{verb}.log"))
+/// Each daemon's files are named by what it is for.
+fn log_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.log"))
 }
 
-fn daemon(program: &Path, verb: &str, netns: &Netns, dir: &Path) -> Result<Daemon> {
-    let config = match verb {
-        "serve" => dir.join("shim.toml"),
-        _ => dir.join("notice.toml"),
+fn daemon(program: &Path, name: &str, netns: &Netns, dir: &Path) -> Result<Daemon> {
+    let verb = match name {
+        "serve" => "serve",
+        _ => "notice",
     };
     let mut command = Command::new(program);
-    command.arg(verb).arg("--config").arg(config);
-    Daemon::spawn(
-        &format!("shim {verb}"),
-        netns,
-        &mut command,
-        &log_of(dir, verb),
-    )
+    command
+        .args([verb, "--config"])
+        .arg(dir.join(format!("{name}.toml")));
+    let log = log_of(dir, name);
+    Daemon::spawn(&format!("shim {verb}"), netns, &mut command, &log)
 }
 
 fn await_answer(what: &str, daemon: &mut Daemon, client: &Client, path: &str) -> Result<()> {
@@ -139,13 +181,13 @@ fn await_answer(what: &str, daemon: &mut Daemon, client: &Client, path: &str) ->
     })
 }
 
-fn shim_config(lab: &Lab, password: &str) -> String {
+fn shim_config(lab: &Lab, with_libvirt: bool, password: &str) -> String {
     let dir = lab.dir.display();
     let version = match lab.underlay {
         Underlay::Ipv4 => 4,
         Underlay::Ipv6 => 6,
     };
-    format!(
+    let mut text = format!(
         "data_dir = \"{dir}/shim\"\n\
          \n\
          [northbound]\n\
@@ -155,15 +197,41 @@ fn shim_config(lab: &Lab, password: &str) -> String {
          listen = \"[::]:{}\"\n\
          \n\
          [network]\n\
-         overlay_ip_version = {version}\n\
-         \n\
-         [[managers]]\n\
-         name = \"lab\"\n\
-         url = \"http://127.0.0.1:{MANAGER_PORT}\"\n\
-         username = \"{USER}\"\n\
-         password = \"{password}\"\n",
+         overlay_ip_version = {version}\n",
         nve_protocol::DEFAULT_PORT
-    )
+    );
+    let managers = [("lab", MANAGER_PORT), ("libvirt", LIBVIRT_PORT)];
+    for (name, port) in &managers[..1 + usize::from(with_libvirt)] {
+        text += &format!(
+            "\n[[managers]]\n\
+             name = \"{name}\"\n\
+             url = \"http://127.0.0.1:{port}\"\n\
+             username = \"{USER}\"\n\
+             password = \"{password}\"\n"
+        );
+    }
+    text
+}
+
+/// Of a manager that has a user for tests, too.
+fn libvirt_config(lab: &Lab, hosts: &[Libvirtd], password: &str) -> String {
+    let mut text = format!(
+        "listen = \"127.0.0.1:{LIBVIRT_PORT}\"\n\
+         state_dir = \"{}/libvirt-notice\"\n",
+        lab.dir.display()
+    );
+    for user in [USER, RECORDER] {
+        text += &format!("\n[[users]]\nusername = \"{user}\"\npassword = \"{password}\"\n");
+    }
+    text += &format!(
+        "\n[libvirt]\nnetwork = \"{}\"\ntrunk = \"{}\"\n",
+        libvirt::NETWORK,
+        libvirt::TRUNK
+    );
+    for host in hosts {
+        text += &format!("\n[[libvirt.hosts]]\nuri = \"{}\"\n", host.uri());
+    }
+    text
 }
 
 fn notice_config(lab: &Lab, password: &str) -> String {
@@ -185,7 +253,11 @@ fn notice_config(lab: &Lab, password: &str) -> String {
 
 /// What curl reads a password from.
 pub fn netrc(password: &str) -> String {
-    format!("default login {USER} password {password}\n")
+    login(USER, password)
+}
+
+fn login(user: &str, password: &str) -> String {
+    format!("default login {user} password {password}\n")
 }
 
 /// Writes a file that only its owner can read.

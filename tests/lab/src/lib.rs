@@ -21,6 +21,7 @@ pub mod forward;
 pub mod frames;
 pub mod http;
 pub mod lab;
+pub mod libvirt;
 pub mod matrix;
 pub mod netns;
 pub mod neutron;

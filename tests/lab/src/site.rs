@@ -15,6 +15,7 @@ use crate::artifacts::Artifacts;
 use crate::control::Control;
 use crate::fabric::{Offloads, Underlay};
 use crate::lab::Lab;
+use crate::libvirt::{self, Libvirtd};
 use crate::matrix::{Matrix, Peer};
 pub use crate::neutron::text;
 use crate::neutron::{self, field};
@@ -56,6 +57,8 @@ pub struct Site {
     pub networks: Vec<Network>,
     /// The control plane.
     pub control: Control,
+    /// The libvirtd of each hypervisor, if they have any.
+    pub libvirt: Vec<Libvirtd>,
     /// Hypervisors, switches and cables.
     pub lab: Lab,
 }
@@ -94,11 +97,23 @@ impl Site {
         artifacts: &Artifacts,
     ) -> Result<Site> {
         let lab = Lab::with(offloads, dir, underlay, artifacts.processors)?;
-        let control = Control::start(&lab, artifacts)?;
+        Site::operate(lab, Vec::new(), artifacts)
+    }
+
+    /// [`start`](Self::start) with hypervisors that have libvirt.
+    pub fn start_with_libvirt(dir: &Path, artifacts: &Artifacts) -> Result<Site> {
+        let lab = Lab::two_hypervisors(dir, Underlay::Ipv4, artifacts.processors)?;
+        let libvirt = libvirt::start_all(&lab)?;
+        Site::operate(lab, libvirt, artifacts)
+    }
+
+    fn operate(lab: Lab, libvirt: Vec<Libvirtd>, artifacts: &Artifacts) -> Result<Site> {
+        let control = Control::start_with(&lab, artifacts, &libvirt)?;
         let mut site = Site {
             guests: Vec::new(),
             networks: Vec::new(),
             control,
+            libvirt,
             lab,
         };
         site.boot_nves(artifacts)?;

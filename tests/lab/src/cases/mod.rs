@@ -7,6 +7,7 @@ mod dhcp;
 mod events;
 mod fabric;
 mod headless;
+mod libvirt;
 pub(crate) mod linux_vtep;
 mod mtu;
 mod openstack;
@@ -117,6 +118,12 @@ const CASES: &[Case] = &[
         shows: "lifecycle events change forwarding; wrong requests are refused and change nothing",
         alone: false,
         run: events::run,
+    },
+    Case {
+        name: "libvirt",
+        shows: "what virsh does to guests arrives as the eleven events and changes forwarding",
+        alone: false,
+        run: libvirt::run,
     },
     Case {
         name: "reboot",
