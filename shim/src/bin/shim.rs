@@ -33,8 +33,8 @@ enum Command {
         #[arg(long, env = "SLUICE_CONFIG")]
         config: Option<PathBuf>,
     },
-    /// Run the notice module of a hypervisor manager, with VMs that are what its own
-    /// REST interface says.
+    /// Run the notice module of a hypervisor manager: of hosts with libvirt, if the
+    /// configuration has any, or with VMs that are what its own REST interface says.
     #[command(after_help = "Examples:\n  \
         shim notice --config notice.toml\n  \
         curl --digest -u shim:$(cat /var/lib/sluice/notice/password) \\\n    \

@@ -158,3 +158,6 @@ fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<(), Notic
     let spawned = thread::Builder::new().name(name).spawn(work);
     spawned.map(drop).map_err(NoticeError::Thread)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! The back end with libvirt's own test driver: a host in this process, with one domain
+//! that runs, and a network. Real hosts are in the lab.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::notice::config::LibvirtHost;
+
+/// How many times something is looked for, and how long in between.
+const TRIES: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
+const PORT: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+
+fn config(state: &Path, uris: &[&str]) -> (Config, LibvirtConfig) {
+    let hosts = uris.iter().map(|uri| LibvirtHost {
+        uri: (*uri).to_owned(),
+        name: Some("hv".to_owned()),
+    });
+    let libvirt = LibvirtConfig {
+        network: "default".to_owned(),
+        trunk: "PG_Trunk".to_owned(),
+        hosts: hosts.collect(),
+    };
+    let config = Config {
+        state_dir: state.to_owned(),
+        ..Config::default()
+    };
+    (config, libvirt)
+}
+
+fn start(state: &Path, uris: &[&str]) -> Arc<Libvirt> {
+    let store = Arc::new(Store::open(&state.join("notice.redb")).unwrap());
+    let (config, libvirt) = config(state, uris);
+    Libvirt::start(&config, &libvirt, store).unwrap()
+}
+
+async fn ask(router: &Router, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    let body = match body {
+        Value::Null => Body::empty(),
+        body => Body::from(body.to_string()),
+    };
+    let request = Request::builder().method(method).uri(path);
+    let request = request.body(body).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    let status = answer.status();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_host_is_followed_and_its_port_groups_are_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = start(dir.path(), &["test:///default"]);
+    let router = router(Arc::clone(&backend));
+    for _ in 0..TRIES {
+        if !backend.inventory().vms.is_empty() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let inventory = backend.inventory();
+    let vm = inventory.vms.first().unwrap();
+    assert_eq!((&*vm.vm_name, &*vm.host_name), ("test", "hv"));
+    assert!(vm.vm_status.forwards());
+    let (_, hosts) = ask(&router, Method::GET, "/v1/hosts", Value::Null).await;
+    assert!(hosts["hosts"][0]["connected_since"].is_string(), "{hosts}");
+
+    let path = "/v1/port-groups";
+    let wanted = json!({"port_id": PORT, "segmentation_id": 101});
+    for status in [StatusCode::CREATED, StatusCode::OK] {
+        let (answered, group) = ask(&router, Method::POST, path, wanted.clone()).await;
+        assert_eq!((answered, &group["hosts"]), (status, &json!(["hv"])));
+    }
+    let (status, _) = ask(&router, Method::POST, path, json!({"trunk": true})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let (_, listed) = ask(&router, Method::GET, path, Value::Null).await;
+    assert_eq!(listed["port_groups"][1]["pg_name"], "PG_Trunk", "{listed}");
+    let own = format!("{path}/{PORT}_101");
+    for _ in 0..2 {
+        let (status, answer) = ask(&router, Method::DELETE, &own, Value::Null).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{answer}");
+    }
+    for foreign in ["default", &format!("{PORT}_0"), &format!("{PORT}_+1")] {
+        let path = format!("{path}/{foreign}");
+        let (status, _) = ask(&router, Method::DELETE, &path, Value::Null).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{foreign}");
+    }
+    let wrong = json!({"port_id": PORT, "segmentation_id": 4095});
+    let (status, _) = ask(&router, Method::POST, path, wrong).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_gets_port_groups_later_and_keeps_those_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = start(dir.path(), &["qemu+unix:///system?socket=/nonexistent"]);
+    let router = router(Arc::clone(&backend));
+    let path = "/v1/port-groups";
+    let wanted = json!({"port_id": PORT, "segmentation_id": 7});
+    let (status, group) = ask(&router, Method::POST, path, wanted).await;
+    assert_eq!((status, &group["hosts"]), (StatusCode::CREATED, &json!([])));
+    let own = format!("{path}/{PORT}_7");
+    let (status, answer) = ask(&router, Method::DELETE, &own, Value::Null).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("/nonexistent"));
+    let mut hosts = Value::Null;
+    for _ in 0..TRIES {
+        if hosts["hosts"][0]["last_error"].is_string() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        hosts = ask(&router, Method::GET, "/v1/hosts", Value::Null).await.1;
+    }
+    assert!(hosts["hosts"][0]["last_error"].is_string(), "{hosts}");
+    assert!(hosts["hosts"][0]["connected_since"].is_null(), "{hosts}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    for (change, key) in [
+        (
+            (|c: &mut LibvirtConfig| c.hosts.clear()) as fn(&mut _),
+            "libvirt.hosts",
+        ),
+        (|c: &mut LibvirtConfig| c.network.clear(), "libvirt.network"),
+        (|c: &mut LibvirtConfig| c.trunk.push('\''), "libvirt.trunk"),
+        (
+            |c: &mut LibvirtConfig| c.hosts.push(c.hosts[0].clone()),
+            "libvirt.hosts.uri",
+        ),
+    ] {
+        let (_, mut libvirt) = config(dir.path(), &["test:///default"]);
+        change(&mut libvirt);
+        let refused = libvirt.check().unwrap_err().to_string();
+        assert!(refused.starts_with(key), "{refused}");
+    }
+}
