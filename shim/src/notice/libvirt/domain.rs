@@ -80,13 +80,19 @@ pub(super) fn port_groups(network: &str, xml: &str) -> Result<PortGroups, Malfor
     Ok(groups)
 }
 
-/// The networks that the interfaces of a domain are in.
+/// The networks that have to be known to tell where the interfaces of a domain are. One
+/// that is plugged in has its own tag, and needs none: where each question costs time,
+/// while a VM arrives, there is none to ask.
 pub(super) fn networks_of(domain: &str) -> Vec<String> {
     let Ok(document) = Document::parse(domain) else {
         return Vec::new();
     };
     let mut names: Vec<String> = interfaces(&document)
-        .filter_map(|interface| child(interface, "source")?.attribute("network"))
+        .filter_map(|interface| {
+            let source = child(interface, "source")?;
+            let is_told = source.has_attribute("portgroup") && tag(interface).is_some();
+            source.attribute("network").filter(|_| !is_told)
+        })
         .map(str::to_owned)
         .collect();
     names.sort_unstable();
@@ -308,10 +314,15 @@ mod tests {
             .collect();
         assert_eq!(places, [("trunk", 0), ("br0", 0), ("other", 0)]);
         assert!(vm.vnic_list.iter().all(|vnic| vnic.port_id().is_none()));
-        assert_eq!(
-            networks_of(&domain("<interface><source network='n'/></interface>", "").xml),
-            ["n"]
-        );
+        let asked = |source: &str, tag: &str| {
+            let interface = format!("<interface><source network='n' {source}/>{tag}</interface>");
+            networks_of(&domain(&interface, "").xml)
+        };
+        let tag = "<vlan><tag id='7'/></vlan>";
+        assert_eq!(asked("", ""), ["n"]);
+        assert_eq!(asked("", tag), ["n"]);
+        assert_eq!(asked("portgroup='p'", ""), ["n"]);
+        assert!(asked("portgroup='p'", tag).is_empty());
     }
 
     #[test]
