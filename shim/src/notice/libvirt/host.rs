@@ -176,6 +176,7 @@ impl Follower {
                 Ok(Note::Event(from, _)) if from != number => {}
                 Ok(Note::Event(_, Event::Closed)) => return Err(Ended::Closed),
                 Ok(Note::Event(_, Event::Domain { uuid, what })) => {
+                    tracing::debug!(host = host.name, vm = %uuid, ?what, "libvirt tells");
                     let cause = match what {
                         Happening::Arriving => Cause::Arriving,
                         Happening::Left => Cause::Left,
@@ -248,6 +249,10 @@ impl Follower {
                 seen => seen,
             },
         };
+        let is = seen
+            .as_ref()
+            .map(|seen| (seen.vm.vm_status, seen.migrating));
+        tracing::debug!(host = host.name, vm = %uuid, ?is, "libvirt has");
         let _ = self.said.send(Said::Seen(host.clone(), uuid, cause, seen));
         Ok(())
     }
