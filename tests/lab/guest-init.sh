@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first and only program of a lab's Linux guest: has every NIC that comes, with the
-# guest or later, configured by DHCP.
+# guest or later, configured by DHCP, and runs its task, if it has one.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -11,6 +11,7 @@ done </modules/order
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 ip link set lo up
 echo ready
+[ ! -e /task ] || sh /task &
 
 while :; do
     for path in /sys/class/net/eth*; do

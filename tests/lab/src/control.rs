@@ -197,7 +197,10 @@ fn shim_config(lab: &Lab, with_libvirt: bool, password: &str) -> String {
          listen = \"[::]:{}\"\n\
          \n\
          [network]\n\
-         overlay_ip_version = {version}\n",
+         overlay_ip_version = {version}\n\
+         \n\
+         [log]\n\
+         level = \"info,shim::southbound::session=debug\"\n",
         nve_protocol::DEFAULT_PORT
     );
     let managers = [("lab", MANAGER_PORT), ("libvirt", LIBVIRT_PORT)];
@@ -223,6 +226,7 @@ fn libvirt_config(lab: &Lab, hosts: &[Libvirtd], password: &str) -> String {
     for user in [USER, RECORDER] {
         text += &format!("\n[[users]]\nusername = \"{user}\"\npassword = \"{password}\"\n");
     }
+    text += "\n[log]\nlevel = \"info,shim::notice::libvirt=debug\"\n";
     text += &format!(
         "\n[libvirt]\nnetwork = \"{}\"\ntrunk = \"{}\"\n",
         libvirt::NETWORK,

@@ -126,6 +126,12 @@ const CASES: &[Case] = &[
         run: libvirt::run,
     },
     Case {
+        name: "libvirt-live-migration",
+        shows: "pings and TCP connections of a real guest go on when it is live-migrated",
+        alone: true,
+        run: libvirt::migration::run,
+    },
+    Case {
         name: "reboot",
         shows: "an NVE that is killed forwards again without an operator",
         alone: false,

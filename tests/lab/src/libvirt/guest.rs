@@ -50,7 +50,13 @@ pub struct Boot {
 
 impl Boot {
     /// Makes the root file system in `dir`, of the `parts` that tests/guest.sh unpacks.
-    pub fn make(parts: &Path, dir: &Path, accelerator: Accelerator) -> Result<Boot> {
+    /// The guest runs the shell script `task`, if there is one, beside all else.
+    pub fn make(
+        parts: &Path,
+        dir: &Path,
+        accelerator: Accelerator,
+        task: Option<&str>,
+    ) -> Result<Boot> {
         let kernel = parts.join("vmlinuz");
         let missing = || format!("{} is missing: run `make guest`", kernel.display());
         ensure!(kernel.exists(), missing());
@@ -66,8 +72,11 @@ impl Boot {
         program(&root.join("bin/busybox"), &fs::read(parts.join("busybox"))?)?;
         program(&root.join("bin/leased"), LEASED.as_bytes())?;
         program(&root.join("init"), INIT.as_bytes())?;
+        if let Some(task) = task {
+            fs::write(root.join("task"), task)?;
+        }
         for applet in [
-            "insmod", "ip", "mount", "rm", "sh", "sleep", "touch", "udhcpc",
+            "insmod", "ip", "mount", "nc", "ping", "rm", "sh", "sleep", "touch", "udhcpc",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
         }

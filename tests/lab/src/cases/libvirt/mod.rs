@@ -5,9 +5,13 @@
 //! The guest's peers, `a1` and `b1`, are VMs of the lab's own manager, one on each
 //! hypervisor: the shim follows both managers.
 
+pub(super) mod migration;
+mod pings;
 mod port_groups;
 mod stage;
 mod table_ii;
+mod timeline;
+mod transfers;
 
 use std::time::Instant;
 

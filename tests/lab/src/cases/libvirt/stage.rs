@@ -50,18 +50,23 @@ pub(super) enum Place {
 
 /// All that plays.
 pub(super) struct Stage {
-    site: Site,
+    pub(super) site: Site,
     recorder: Recorder,
     boot: Boot,
     subject: Subject,
     port: String,
-    interface: Interface,
-    dir: PathBuf,
+    pub(super) interface: Interface,
+    pub(super) dir: PathBuf,
 }
 
 impl Stage {
     /// Sets it up: the guest's port is there, and neither its port group nor the guest.
     pub(super) fn set(context: &Context) -> Result<Stage> {
+        Stage::set_with(context, None)
+    }
+
+    /// The same with a task for the guest.
+    pub(super) fn set_with(context: &Context, task: Option<&str>) -> Result<Stage> {
         let (dir, artifacts) = (&context.dir, &context.artifacts);
         let mut site = Site::start_with_libvirt(dir, artifacts)?;
         let mut subnets = dual_subnets(1);
@@ -81,7 +86,7 @@ impl Stage {
         let netrc = dir.join("recorder.netrc");
         Ok(Stage {
             recorder: Recorder::start(&site.control.libvirt, netns, &netrc, dir)?,
-            boot: Boot::make(&artifacts.guest, dir, accelerator)?,
+            boot: Boot::make(&artifacts.guest, dir, accelerator, task)?,
             subject: Subject {
                 name: GUEST.to_owned(),
                 uuid: Uuid::new_v4(),
@@ -109,6 +114,11 @@ impl Stage {
     pub(super) fn port(&self) -> (String, u16, String) {
         let name = self.subject.pg_name.clone();
         (self.port.clone(), self.interface.tag, name)
+    }
+
+    /// Changes the guest's port.
+    pub(super) fn change_port(&self, attributes: &Value) -> Result<()> {
+        neutron::update(&self.site.control.api, "ports", &self.port, attributes).map(drop)
     }
 
     /// Notes the UUID of the guest's port group.
