@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use sluice_lab::libvirt::guest::NIC_MODULES;
 use sluice_lab::process;
 
 use crate::traffic::{MAX_PAIRS, PEER, PEER_MAC, Place, RED, Scenario, VTEP, pair};
@@ -25,16 +26,8 @@ pub(super) const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=
     i8042.noaux=1 i8042.nomux=1 i8042.nopnp=1 i8042.dumbkbd=1 8250.nr_uarts=1 \
     random.trust_cpu=on audit=0 apparmor=0 selinux=0 pci=noaer";
 
-/// Kernel modules, each behind those that it needs.
-const MODULES: [&str; 17] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_modern_dev",
-    "virtio_pci_legacy_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
+/// Kernel modules for what it does, beyond those of NICs; each behind those that it needs.
+const MODULES: [&str; 9] = [
     "llc",
     "stp",
     "mrp",
@@ -45,6 +38,11 @@ const MODULES: [&str; 17] = [
     "ip6_udp_tunnel",
     "vxlan",
 ];
+
+/// All kernel modules, in order.
+fn modules() -> impl Iterator<Item = &'static str> {
+    NIC_MODULES.into_iter().chain(MODULES)
+}
 
 /// This machine's programs that the guest has, too.
 const PROGRAMS: [&str; 2] = ["/sbin/ip", "/sbin/bridge"];
@@ -71,7 +69,7 @@ pub(super) fn make_root(parts: &Path, root: &Path, archive: &Path) -> Result<()>
         fs::create_dir_all(root.join(dir))?;
     }
     copy(&parts.join("busybox"), &root.join("bin/busybox"))?;
-    for module in MODULES {
+    for module in modules() {
         let name = format!("modules/{module}.ko");
         copy(&parts.join(&name), &root.join(&name))?;
     }
@@ -118,7 +116,7 @@ fn libraries(listed: &str) -> Vec<&str> {
 /// The guest's first and only program.
 fn init_script() -> String {
     let mut script = "#!/bin/busybox sh\n".to_owned();
-    for module in MODULES {
+    for module in modules() {
         // Without interrupts for what was sent, which would be one per burst.
         let options = if module == "virtio_net" {
             " napi_tx=0"

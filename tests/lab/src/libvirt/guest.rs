@@ -21,8 +21,8 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=rel
     i8042.nomux=1 i8042.nopnp=1 i8042.dumbkbd=1 8250.nr_uarts=1 random.trust_cpu=on audit=0 \
     apparmor=0 selinux=0 pci=noaer";
 
-/// Kernel modules, each behind those that it needs.
-const MODULES: [&str; 8] = [
+/// Kernel modules for a NIC, each behind those that it needs.
+pub const NIC_MODULES: [&str; 8] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_modern_dev",
@@ -64,11 +64,11 @@ impl Boot {
         for folder in ["bin", "dev", "modules", "proc", "seen", "sys"] {
             fs::create_dir_all(root.join(folder))?;
         }
-        for module in MODULES {
+        for module in NIC_MODULES {
             let name = format!("modules/{module}.ko");
             fs::copy(parts.join(&name), root.join(&name)).context(name)?;
         }
-        fs::write(root.join("modules/order"), MODULES.join("\n") + "\n")?;
+        fs::write(root.join("modules/order"), NIC_MODULES.join("\n") + "\n")?;
         program(&root.join("bin/busybox"), &fs::read(parts.join("busybox"))?)?;
         program(&root.join("bin/leased"), LEASED.as_bytes())?;
         program(&root.join("init"), INIT.as_bytes())?;
