@@ -85,7 +85,8 @@ impl Vm {
                 return;
             }
         }
-        panic!("ended without {text:?}: {:#?}", self.seen);
+        let status = self.qemu.wait();
+        panic!("ended ({status:?}) without {text:?}: {:#?}", self.seen);
     }
 
     /// Reads the console to its end; returns the exit status.
