@@ -71,6 +71,7 @@ extern "C" fn kernel_main(start_info: u64, entry_ticks: u64) -> ! {
     let mut others = heapless::Vec::new();
     if processors.count() > 1 {
         others = processors.start_others(&mut apic, stations::work);
+        stations::await_rest(others.len(), &mut apic);
         info!(
             "processors: {}, {} started",
             processors.count(),

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use nve_datapath::Datapath;
+use nve_datapath::{Datapath, Nanos};
 use nve_kernel::acpi::ApicId;
 use nve_kernel::node::{Follower, Links, Ports};
 use nve_nic::IdlePool;
@@ -12,8 +12,9 @@ use nve_protocol::MAX_PROCESSORS;
 use spin::Mutex;
 use virtio_drivers::transport::pci::PciTransport;
 
-use crate::arch::apic;
+use crate::arch::apic::{self, Apic};
 use crate::arch::processors::Processor;
+use crate::arch::time;
 use crate::run::poll_for_ever;
 
 /// What a processor needs to be a part of the node.
@@ -55,6 +56,23 @@ pub fn take(station: Station) {
     }
 }
 
+/// Processors that halt until they have a station.
+static RESTING: AtomicU8 = AtomicU8::new(0);
+
+/// Nanoseconds in which the others have to rest, and between two looks at them.
+const PATIENCE: u64 = 10_000_000;
+const LOOK: u64 = 50_000;
+
+/// Waits until `count` processors halt, to be called before devices are mapped: QEMU 7.2
+/// without KVM dies now and then if one maps a device while another runs, whose TLB it
+/// flushes from the wrong thread. If they do not, nothing is lost but time.
+pub fn await_rest(count: usize, apic: &mut Apic) {
+    let end = Nanos(time::since_boot().0 + PATIENCE);
+    while usize::from(RESTING.load(Ordering::Acquire)) < count && time::since_boot() < end {
+        apic.wait(Nanos(time::since_boot().0 + LOOK));
+    }
+}
+
 /// Ends a processor's halt.
 pub fn wake(number: usize) {
     if let Some(id) = APICS.get(number) {
@@ -69,6 +87,8 @@ pub fn work(mut processor: Processor) -> ! {
         processor.index.0,
         processor.apic.id().0
     );
+    processor.apic.take_pending();
+    RESTING.fetch_add(1, Ordering::Release);
     let place = STATIONS.get(usize::from(processor.index.0));
     loop {
         if let Some(station) = place.and_then(|place| place.lock().take()) {

@@ -12,8 +12,8 @@ use nve_datapath::Nanos;
 use nve_kernel::acpi::ApicId;
 use nve_kernel::memory::Region;
 use nve_nic::pci::Message;
-use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
+use x86_64::instructions::{interrupts, nop};
 use x86_64::registers::model_specific::Msr;
 
 use super::{cpu, time, traps};
@@ -57,6 +57,8 @@ const BY_16: u32 = 3;
 pub struct Apic {
     mode: Mode,
     timer: Timer,
+    /// Whether the timer may have to be stopped.
+    is_set: bool,
 }
 
 /// What the APICs of all processors have in common.
@@ -116,6 +118,7 @@ impl Apic {
         let mut apic = Apic {
             mode: enable(registers),
             timer: Timer::Deadline,
+            is_set: false,
         };
         apic.write(TASK_PRIORITY, 0);
         apic.write(SPURIOUS, 0x100 | u32::from(traps::SPURIOUS_VECTOR));
@@ -197,15 +200,26 @@ impl Apic {
     /// Halts until an interrupt comes, however long it takes. Returns at once for one
     /// that came since the last call.
     pub fn sleep(&mut self) {
-        match self.timer {
-            // SAFETY: CPUID announced the MSR; 0 is no deadline.
-            Timer::Deadline => unsafe { Msr::new(TSC_DEADLINE).write(0) },
-            Timer::Countdown { .. } => self.write(INITIAL_COUNT, 0),
+        if core::mem::take(&mut self.is_set) {
+            match self.timer {
+                // SAFETY: CPUID announced the MSR; 0 is no deadline.
+                Timer::Deadline => unsafe { Msr::new(TSC_DEADLINE).write(0) },
+                Timer::Countdown { .. } => self.write(INITIAL_COUNT, 0),
+            }
         }
         halt();
     }
 
+    /// Takes the interrupts that have come, so that the next halt does not.
+    pub fn take_pending(&mut self) {
+        interrupts::enable();
+        // Interrupts are open only after the instruction that follows (Intel SDM 2B, STI).
+        nop();
+        interrupts::disable();
+    }
+
     fn set_timer(&mut self, deadline: Nanos) {
+        self.is_set = true;
         match self.timer {
             Timer::Deadline => {
                 // SAFETY: CPUID announced the MSR; a value in the past fires now.
@@ -278,8 +292,12 @@ pub fn wake(processor: ApicId) {
         0 => Mode::X2Apic,
         register => Mode::XApic(register - u64::from(EOI)),
     };
-    let timer = Timer::Deadline;
-    Apic { mode, timer }.wake(processor);
+    let mut apic = Apic {
+        mode,
+        timer: Timer::Deadline,
+        is_set: false,
+    };
+    apic.wake(processor);
 }
 
 /// A message that interrupts a processor with `vector` (Intel SDM 3A, 12.11).
