@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
+use crate::policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Presence, Remote};
 use crate::record::Record;
 use crate::types::{GroupId, Mac, PortId, Prefix, RouterId, RuleId, Vlan, Vni};
 
@@ -143,6 +143,11 @@ hash_as! {
     Direction: |value, hash| hash.bytes(&[match value {
         Direction::Ingress => 1,
         Direction::Egress => 2,
+    }]);
+    Presence: |value, hash| hash.bytes(&[match value {
+        Presence::Active => 1,
+        Presence::Standby => 2,
+        Presence::Departed => 3,
     }]);
     Family: |value, hash| hash.bytes(&[match value {
         Family::Ipv4 => 4,

@@ -13,6 +13,7 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::handover::{Handover, Known};
 use crate::policy::{Direction, Limit};
 use crate::stats::DropReason;
 use crate::types::{Mac, PortId, Prefix, RouterId, RuleId, Vlan, Vni};
@@ -69,6 +70,8 @@ pub enum Question {
     /// Frames from and to a VAP since the last answer: [`Part::Frame`]s. Begins the
     /// capture if there is none.
     Capture(Capture),
+    /// What is known of a VAP's traffic, for another NVE: [`Part::Known`]s.
+    Handover(Handover),
 }
 
 /// A frame that is asked about.
@@ -133,6 +136,8 @@ pub enum Part {
     Flow(Flow),
     /// A captured frame, or a piece of it.
     Frame(Captured),
+    /// Something that is known of a VAP's traffic.
+    Known(Known),
     /// The answer's end.
     Done(Done),
     /// The answer's end: it is not whole.
@@ -142,8 +147,8 @@ pub enum Part {
 /// The end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Done {
-    /// Where to go on: the newest drop that was told of, or the flow cache's cursor,
-    /// which is 0 at its end.
+    /// Where to go on: the newest drop that was told of, or the cursor of the flow cache
+    /// or the handover, which is 0 at its end.
     pub next: u64,
     /// What there was beside what is told: drops that are forgotten, frames that the
     /// capture had no room for, steps beyond [`MAX_PARTS`].

@@ -22,6 +22,7 @@ pub mod bytes;
 pub mod codec;
 pub mod digest;
 pub mod frame;
+pub mod handover;
 pub mod inspect;
 pub mod message;
 pub mod policy;
@@ -33,7 +34,7 @@ pub mod types;
 pub use bytes::Bytes;
 pub use digest::TableDigest;
 pub use message::{Applied, Begin, Commit, Hello, Refusal, Refused, ToNve, ToShim, Welcome};
-pub use policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
+pub use policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Presence, Remote};
 pub use processors::{MAX_PROCESSORS, ProcessorStats, Processors};
 pub use record::{
     Address, Binding, DhcpOption, Dns, Fdb, Flood, Gateway, Group, HostRoute, Key, Member,
@@ -44,7 +45,7 @@ pub use types::{GroupId, Mac, NveId, PortId, Prefix, RouterId, RuleId, Vlan, Vni
 
 /// Version of the messages. Both ends name theirs and the shim refuses another
 /// major one; see [`Hello::api_version`].
-pub const API_VERSION: u16 = 3;
+pub const API_VERSION: u16 = 4;
 
 /// Most `put` and `delete` of one transaction that is not full; an appliance
 /// refuses more with [`Refusal::OutOfMemory`], and the shim sends a full state

@@ -4,7 +4,8 @@ use heapless::String;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::digest::TableDigest;
-use crate::inspect::{Answer, Ask};
+use crate::handover::TakeOver;
+use crate::inspect::{Answer, Ask, Place};
 use crate::record::{Key, Record, TableSizes};
 use crate::stats::Stats;
 use crate::types::NveId;
@@ -132,6 +133,9 @@ pub enum ToNve {
     Ping(u64),
     /// Asks about the running NVE.
     Ask(Ask),
+    /// Tells what another NVE knew of a VAP's traffic; not part of any transaction, and
+    /// not acknowledged.
+    TakeOver(TakeOver),
 }
 
 /// Messages from an appliance to the shim.
@@ -150,4 +154,7 @@ pub enum ToShim {
     Pong(u64),
     /// Answers a question, in parts.
     Answer(Answer),
+    /// The VM was heard on a VAP that is on [standby](crate::Presence::Standby): it is
+    /// active from now on. Told again in each session until the record says so too.
+    Awake(Place),
 }

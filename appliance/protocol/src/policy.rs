@@ -15,6 +15,21 @@ pub enum Direction {
     Egress,
 }
 
+/// Whether the VM is behind a VAP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It is: it gets what is for it.
+    Active,
+    /// It may come: the VAP becomes active, with no change of its record, by the first
+    /// frame from an address that it may use. Until then it gets nothing.
+    Standby,
+    /// It has gone: what still comes out of tunnels for it is sent on to the VTEP that the
+    /// FDB has for its address. This is the one exception to the rule that a frame out
+    /// of a tunnel never goes into another.
+    Departed,
+}
+
 /// Version of the Internet Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

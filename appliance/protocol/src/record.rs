@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Hasher, IntoHash};
-use crate::policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Remote};
+use crate::policy::{Direction, Family, Ipv6Mode, Limit, OptionValue, Presence, Remote};
 use crate::types::{GroupId, Mac, PortId, Prefix, RouterId, RuleId, Vlan, Vni};
 
 /// Declares the record types, and from them everything that goes by kind. The
@@ -147,6 +147,8 @@ records! {
             /// Whether the VM may use only its [`Address`] records as sources, and
             /// passes only what its security groups allow; without it, anything.
             port_security: bool,
+            /// Whether the VM is there, may come, or has gone.
+            presence: Presence,
         }
     }
 
