@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nve_protocol::{Fdb, Flood, Mac, Neighbor, PortId, Record, Vap, Vlan, Vni};
+use nve_protocol::{Fdb, Flood, Mac, Neighbor, PortId, Presence, Record, Vap, Vlan, Vni};
 use shim::compile::NveTables;
 use shim::southbound::testing::{MemoryDirectory, NativeConfig, NativeNve, snapshot};
 use shim::southbound::{Config, KeyPair, NveIdentity, Registry, serve};
@@ -89,6 +89,7 @@ fn tables(vaps: u32, stations: u32, neighbors: u32) -> Arc<NveTables> {
             vni: network(n)?,
             mac: mac(2, n),
             port_security: false,
+            presence: Presence::Active,
         }))
     });
     let stations = (0..stations).filter_map(|n| {

@@ -27,7 +27,7 @@ mod tests {
     fn a_record_per_line() {
         let text = concat!(
             r#"{"vap":{"vlan":101,"port":"07070707-0707-0707-0707-070707070707","vni":5001,"#,
-            r#""mac":"02:00:00:00:00:01","port_security":false}}"#,
+            r#""mac":"02:00:00:00:00:01","port_security":false,"presence":"active"}}"#,
             "\n\n",
             r#"{"fdb":{"vni":5001,"mac":"02:00:00:00:00:02","vtep":"192.0.2.12"}}"#,
             "\n",

@@ -47,6 +47,7 @@ fn records() {
         vni: vni(5001),
         mac: mac(),
         port_security: true,
+        presence: Presence::Active,
     };
     check(
         ToNve::Put(Record::Vap(vap)),

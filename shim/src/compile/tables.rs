@@ -153,7 +153,7 @@ impl FromIterator<Record> for NveTables {
 mod tests {
     use std::collections::BTreeMap;
 
-    use nve_protocol::{Fdb, Mac, PortId, Vap, Vlan, Vni};
+    use nve_protocol::{Fdb, Mac, PortId, Presence, Vap, Vlan, Vni};
     use proptest::prelude::*;
 
     use super::*;
@@ -165,6 +165,7 @@ mod tests {
             vni: Vni::new(vni).unwrap(),
             mac: Mac([2, 0, 0, 0, 0, port]),
             port_security: true,
+            presence: Presence::Active,
         })
     }
 

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use nve_protocol::{Address, Binding, Fdb, Neighbor, PortId, Prefix, Record, Vap, Vlan, Vni};
+use nve_protocol::{
+    Address, Binding, Fdb, Neighbor, PortId, Prefix, Presence, Record, Vap, Vlan, Vni,
+};
 use uuid::Uuid;
 
 use super::source::{Fact, Gift, View, group_id, prefix};
@@ -68,6 +70,7 @@ fn vap(port: &Port, vni: Vni, vlan: Vlan, scope: Scope, gift: &mut Gift) {
         vni,
         mac: port.mac_address,
         port_security: port.port_security_enabled,
+        presence: Presence::Active,
     };
     gift.add(scope, Record::Vap(record));
     // Fixed IPs first: a pair that repeats one changes nothing.

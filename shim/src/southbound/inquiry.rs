@@ -232,6 +232,7 @@ impl Open {
                 | (Question::Drops { .. }, Part::Drop(_))
                 | (Question::Flows { .. }, Part::Flow(_))
                 | (Question::Capture(_), Part::Frame(_))
+                | (Question::Handover(_), Part::Known(_))
         );
         // The last part is still to come.
         if !fits || self.parts.len() + 1 >= MAX_PARTS {

@@ -254,6 +254,7 @@ impl State {
                 }
                 ToShim::Pong(_) => {}
                 ToShim::Answer(answer) => self.desk.answered(answer)?,
+                ToShim::Awake(_) => {}
             }
         }
         Ok(())

@@ -64,6 +64,7 @@ fn records() -> Vec<Record> {
                 vni,
                 mac: mac(host),
                 port_security: host == 1,
+                presence: Presence::Active,
             }));
             records.push(Record::Binding(Binding { vlan, group }));
             records.extend(addresses(network, host).map(|ip| {

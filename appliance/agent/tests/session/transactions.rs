@@ -248,6 +248,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 vni,
                 mac,
                 port_security: true,
+                presence: Presence::Active,
             })
         }),
         (vni.clone(), mac.clone(), ip.clone()).prop_map(|(vni, mac, vtep)| Record::Fdb(Fdb {

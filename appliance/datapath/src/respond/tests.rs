@@ -7,7 +7,8 @@ use std::vec::Vec;
 
 use etherparse::PacketBuilder;
 use nve_protocol::{
-    Address, Gateway, Neighbor, PortId, Prefix, Record, RouterId, TableSizes, Vap, Vlan, Vni,
+    Address, Gateway, Neighbor, PortId, Prefix, Presence, Record, RouterId, TableSizes, Vap, Vlan,
+    Vni,
 };
 
 use super::*;
@@ -58,6 +59,7 @@ impl Rig {
             vni: vni(),
             mac: mac(1),
             port_security: true,
+            presence: Presence::Active,
         };
         let mut rig = Rig {
             tables: Tables::new(TableSizes::uniform(100)),

@@ -39,6 +39,7 @@ fn record() -> impl Strategy<Value = Record> {
             vni,
             mac,
             port_security: true,
+            presence: Presence::Active,
         })),
         (vni(), mac(), vtep()).prop_map(|(vni, mac, vtep)| Record::Fdb(Fdb { vni, mac, vtep })),
         (vni(), any::<bool>(), 0u8..9, mac()).prop_map(|(vni, six, last, mac)| {

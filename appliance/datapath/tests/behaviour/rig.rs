@@ -35,6 +35,7 @@ pub fn vap(vlan: u16, network: u32, last: u8) -> Record {
         vni: vni(network),
         mac: mac(last),
         port_security: true,
+        presence: Presence::Active,
     })
 }
 

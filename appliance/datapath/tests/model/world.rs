@@ -208,6 +208,7 @@ pub fn vap(at: usize, network: usize, other_mac: bool, port_security: bool) -> R
         // found is unspecified.
         mac: mac(if at == VLANS - 1 { 99 } else { station }),
         port_security,
+        presence: Presence::Active,
     })
 }
 

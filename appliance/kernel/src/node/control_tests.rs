@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nve_datapath::{Nanos, Side};
-use nve_protocol::{Mac, PortId, Record, ToShim, Vap, Vlan, Vni};
+use nve_protocol::{Mac, PortId, Presence, Record, ToShim, Vap, Vlan, Vni};
 
 use super::shim::Shim;
 use super::tests::{Bench, NOW, OTHER_VTEP, PEER, SHIM_KEY};
@@ -39,6 +39,7 @@ fn vaps(count: u16) -> Vec<Record> {
             vni: Vni::new(7).unwrap(),
             mac: Mac([2, 0, 0, 0, 9, number as u8]),
             port_security: false,
+            presence: Presence::Active,
         })
     };
     (1..=count).map(record).collect()

@@ -6,8 +6,8 @@ use nve_datapath::{Nanos, Side};
 use nve_nic::Pool;
 use nve_protocol::inspect::{Ask, Origin, Part, Probe, ProbeHead, Question};
 use nve_protocol::{
-    Address, Begin, Binding, Commit, Direction, Family, Group, GroupId, Limit, PortId, Prefix, Qos,
-    Record, Remote, Rule, RuleId, ToNve, ToShim, Vlan, Vni,
+    Address, Begin, Binding, Commit, Direction, Family, Group, GroupId, Limit, PortId, Prefix,
+    Presence, Qos, Record, Remote, Rule, RuleId, ToNve, ToShim, Vlan, Vni,
 };
 
 use super::shim::Shim;
@@ -60,6 +60,7 @@ fn stateful() -> Vec<Record> {
         vni: Vni::new(5000).unwrap(),
         mac: VM,
         port_security: true,
+        presence: Presence::Active,
     };
     let address = Address {
         vlan,

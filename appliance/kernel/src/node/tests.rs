@@ -17,7 +17,7 @@ use nve_nic::{
     Assembly, Burst, DmaMemory, IdlePool, Nic, Packet, PartialChecksum, Pool, Segmentation,
     Statistics,
 };
-use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Record, TableSizes, Vap, Vlan, Vni};
+use nve_protocol::{Fdb, Flood, Mac, NveId, PortId, Presence, Record, TableSizes, Vap, Vlan, Vni};
 
 use super::{Addresses, Follower, Links, Looped, Node, Parts, Platform, Ports, Team, Turn};
 
@@ -211,6 +211,7 @@ fn fill(tables: &mut Tables) {
             vni,
             mac: VM,
             port_security: false,
+            presence: Presence::Active,
         }),
         Record::Fdb(Fdb {
             vni,
@@ -477,6 +478,7 @@ fn a_large_frame_stays_one_for_a_vap_and_is_cut_for_a_tunnel() {
         vni: Vni::new(5000).unwrap(),
         mac: LOCAL,
         port_security: false,
+        presence: Presence::Active,
     });
     let put = bench
         .node

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nve_protocol::{Fdb, Flood, Mac, PortId, Record, Vap, Vlan, Vni};
+use nve_protocol::{Fdb, Flood, Mac, PortId, Presence, Record, Vap, Vlan, Vni};
 
 use crate::shim::Shim;
 use crate::vm::{GOOD, PATIENCE, Vm, image};
@@ -175,6 +175,7 @@ fn vap(vlan: u16, mac: Mac) -> Record {
         vni: Vni::new(5000).expect("24 bits"),
         mac,
         port_security: false,
+        presence: Presence::Active,
     })
 }
 

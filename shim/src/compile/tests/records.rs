@@ -54,12 +54,12 @@ fn an_nve_gets_what_its_ports_need_and_nothing_else() {
         written(&Compiler::new(&state), 1),
         [
             &format!(
-                r#"{{"vap":{{"vlan":100,"port":"{p3}","vni":5002,"mac":"02:00:00:00:00:03","port_security":false}}}}"#
+                r#"{{"vap":{{"vlan":100,"port":"{p3}","vni":5002,"mac":"02:00:00:00:00:03","port_security":false,"presence":"active"}}}}"#
             ),
             r#"{"address":{"vlan":100,"mac":"02:00:00:00:00:03","prefix":"10.0.2.3/32","fixed":true}}"#,
             r#"{"dhcp_option":{"vlan":100,"family":"ipv4","code":12,"part":0,"value":"686f73742d31302d302d322d33"}}"#,
             &format!(
-                r#"{{"vap":{{"vlan":101,"port":"{p1}","vni":5001,"mac":"02:00:00:00:00:01","port_security":false}}}}"#
+                r#"{{"vap":{{"vlan":101,"port":"{p1}","vni":5001,"mac":"02:00:00:00:00:01","port_security":false,"presence":"active"}}}}"#
             ),
             r#"{"address":{"vlan":101,"mac":"02:00:00:00:00:01","prefix":"10.0.1.1/32","fixed":true}}"#,
             r#"{"dhcp_option":{"vlan":101,"family":"ipv4","code":12,"part":0,"value":"686f73742d31302d302d312d31"}}"#,

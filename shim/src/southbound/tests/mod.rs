@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nve_protocol::{Fdb, Mac, PortId, Record, Vap, Vlan, Vni};
+use nve_protocol::{Fdb, Mac, PortId, Presence, Record, Vap, Vlan, Vni};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -141,6 +141,7 @@ fn vap(n: u16) -> Record {
         vni: Vni::new(u32::from(n) % 7).unwrap(),
         mac: Mac([2, 1, 0, 0, high, low]),
         port_security: true,
+        presence: Presence::Active,
     })
 }
 

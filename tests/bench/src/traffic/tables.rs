@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nve_protocol::{
     Address, Binding, Direction, Family, Fdb, Gateway, Group, GroupId, Limit, Mac, Member,
-    Neighbor, Peer, PortId, Prefix, Qos, Record, Remote, RouterId, Rule, RuleId, Vap, Vlan, Vni,
+    Neighbor, Peer, PortId, Prefix, Presence, Qos, Record, Remote, RouterId, Rule, RuleId, Vap,
+    Vlan, Vni,
 };
 use serde_json::json;
 
@@ -119,6 +120,7 @@ fn vap(vm: &Vm, vlan: Vlan, port_security: bool) -> Record {
         vni: vni(&vm.network),
         mac: vm.mac,
         port_security,
+        presence: Presence::Active,
     })
 }
 
