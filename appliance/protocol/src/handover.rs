@@ -58,7 +58,7 @@ pub struct Connection {
 }
 
 /// How full a meter's buckets are, in the datapath's tokens (a bit costs 10^6, a packet
-/// 10^9); negative for what they owe.
+/// 10^9); negative for what they owe, and [`i64::MAX`] where there is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
     /// The meter's direction.

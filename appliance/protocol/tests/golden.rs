@@ -51,8 +51,20 @@ fn records() {
     };
     check(
         ToNve::Put(Record::Vap(vap)),
-        r#"{"put":{"vap":{"vlan":101,"port":"9c1e3a52-0000-4000-8000-0000000000ab","vni":5001,"mac":"02:00:00:00:00:0a","port_security":true}}}"#,
+        r#"{"put":{"vap":{"vlan":101,"port":"9c1e3a52-0000-4000-8000-0000000000ab","vni":5001,"mac":"02:00:00:00:00:0a","port_security":true,"presence":"active"}}}"#,
     );
+    for (presence, name) in [
+        (Presence::Standby, "standby"),
+        (Presence::Departed, "departed"),
+    ] {
+        let other = Record::Vap(Vap { presence, ..vap });
+        let text = serde_json::to_string(&other).unwrap();
+        assert!(
+            text.ends_with(&format!(r#","presence":"{name}"}}}}"#)),
+            "{text}"
+        );
+        assert_ne!(other.fingerprint(), Record::Vap(vap).fingerprint());
+    }
     let fdb = Fdb {
         vni: vni(5001),
         mac: mac(),
