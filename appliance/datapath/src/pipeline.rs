@@ -11,9 +11,11 @@ mod fast;
 mod follow;
 mod from_tunnel;
 mod large;
+mod presence;
 mod renew;
 
 use fast::Seen;
+pub(crate) use from_tunnel::Way;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -342,8 +344,28 @@ impl Datapath {
             from,
             headers: &headers,
         };
-        let outcome = self.forward_from_vap(&incoming, &vap, frame, witness);
+        let source = self.check_source(&incoming, &vap, frame, witness);
+        let outcome = source.and_then(|()| {
+            let outcome = self.forward_from_vap(&incoming, &vap, frame, witness);
+            self.hear(now, &vap, witness);
+            outcome
+        });
         Ok(outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness)))
+    }
+
+    /// Whether a VM may send this, from this source.
+    fn check_source(
+        &self,
+        incoming: &Incoming<'_>,
+        vap: &Vap,
+        frame: &Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Result<(), DropReason> {
+        let headers = incoming.headers;
+        trunk::check(headers)?;
+        let source = spoof::source(&self.tables, vap, headers, frame.bytes())?;
+        witness.note(|| Step::Source(steps::source(&source)));
+        Ok(())
     }
 
     fn forward_from_vap(
@@ -354,9 +376,6 @@ impl Datapath {
         witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
         let headers = incoming.headers;
-        trunk::check(headers)?;
-        let source = spoof::source(&self.tables, vap, headers, frame.bytes())?;
-        witness.note(|| Step::Source(steps::source(&source)));
         if self.respond(vap, headers, frame, witness)? {
             return Ok(Verdict::Done);
         }

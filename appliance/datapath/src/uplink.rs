@@ -20,10 +20,11 @@ use crate::wire::{ipv4, ipv6, udp, vxlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// A tunnelled frame: `inner` bytes from the front to the inner frame, which
-    /// ends `end` bytes from the front.
+    /// ends `end` bytes from the front. `hops` is what is left of the outer hop limit.
     Tunnelled {
         vni: Vni,
         source: IpAddr,
+        hops: u8,
         inner: usize,
         end: usize,
     },
@@ -67,7 +68,12 @@ fn classify_ipv4(own: Ipv4Addr, packet: &[u8]) -> Result<Arrival, DropReason> {
     let length = udp::verify(datagram, |length| {
         Sum::default().with_pseudo_v4(ip.source, ip.destination, protocol::UDP, length)
     })?;
-    tunnelled(ip.source.into(), ip.header_length, datagram, length)
+    tunnelled(
+        (ip.source.into(), ip.ttl),
+        ip.header_length,
+        datagram,
+        length,
+    )
 }
 
 fn classify_ipv6(uplink: &Uplink, own: Ipv6Addr, frame: &[u8]) -> Result<Arrival, DropReason> {
@@ -91,13 +97,14 @@ fn classify_ipv6(uplink: &Uplink, own: Ipv6Addr, frame: &[u8]) -> Result<Arrival
     let length = udp::verify(datagram, |length| {
         Sum::default().with_pseudo_v6(ip.source, ip.destination, protocol::UDP, length.into())
     })?;
-    tunnelled(ip.source.into(), ipv6::HEADER, datagram, length)
+    let outer = (ip.source.into(), ip.hop_limit);
+    tunnelled(outer, ipv6::HEADER, datagram, length)
 }
 
 /// Reads the VXLAN header in the first `length` bytes of `datagram`, which follows
-/// `ip_header` bytes of IP.
+/// `ip_header` bytes of IP with that source and hop limit.
 fn tunnelled(
-    source: IpAddr,
+    (source, hops): (IpAddr, u8),
     ip_header: usize,
     datagram: &[u8],
     length: usize,
@@ -107,17 +114,16 @@ fn tunnelled(
     Ok(Arrival::Tunnelled {
         vni,
         source,
+        hops,
         inner: at + udp::HEADER + vxlan::HEADER,
         end: at + length,
     })
 }
 
-/// The VTEP that a tunnelled frame came from, if its network has VAPs here and
-/// takes frames from it.
+/// The VTEP that a tunnelled frame came from, if its network has VAPs here, or had,
+/// and takes frames from it.
 pub(crate) fn sender(tables: &Tables, vni: Vni, source: IpAddr) -> Result<VtepIndex, DropReason> {
-    let network = tables
-        .network(vni)
-        .filter(|network| !network.vaps().is_empty());
+    let network = tables.network(vni).filter(|network| network.is_here());
     let network = network.ok_or(DropReason::UnknownVni)?;
     let vtep = tables.vtep_index(source).ok_or(DropReason::UnknownVtep)?;
     if !network.accepts(vtep) {
@@ -155,6 +161,7 @@ pub(crate) fn glance(uplink: &Uplink, tables: &Tables, frame: &[u8]) -> Option<T
                 source,
                 inner,
                 end,
+                ..
             } => (vni, peer(tables, tables.vtep_index(source)?)?, inner, end),
             _ => return None,
         },
@@ -208,13 +215,18 @@ pub(crate) fn check(headers: &Headers) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Decides by the tables alone who gets a frame out of a tunnel: never a VTEP.
+/// Decides by the tables alone who gets a frame out of a tunnel: a VTEP only if it is
+/// where a VM is now that was here before.
 pub(crate) fn resolve(tables: &Tables, vni: Vni, destination: Mac) -> Receivers {
     if destination.is_multicast() {
         return Receivers::All;
     }
-    let local = tables.local(vni, destination);
-    local.map_or(Receivers::Unknown, Receivers::Vap)
+    if let Some(vlan) = tables.local(vni, destination) {
+        return Receivers::Vap(vlan);
+    }
+    let departed = tables.is_departed(vni, destination);
+    let now_at = departed.then(|| tables.remote(vni, destination)).flatten();
+    now_at.map_or(Receivers::Unknown, Receivers::Vtep)
 }
 
 /// Cuts `frame` down to the inner frame. A checksum that is yet to be completed
@@ -288,7 +300,7 @@ mod tests {
                 prop_assert!(seen.is_some());
             }
             if let Some(seen) = seen {
-                let Ok(Arrival::Tunnelled { vni, source, inner, end }) = classify(&uplink(), &frame)
+                let Ok(Arrival::Tunnelled { vni, source, inner, end, .. }) = classify(&uplink(), &frame)
                 else {
                     panic!("not tunnelled");
                 };

@@ -9,9 +9,10 @@ use nve_protocol::inspect::{
 
 use super::{Parts, steps};
 use crate::frame::{Frame, HEADROOM};
+use crate::pipeline::Way;
 use crate::security::Opening;
 use crate::tables::Tables;
-use crate::wire::ethernet;
+use crate::wire::{ethernet, vxlan};
 use crate::witness::Witness;
 use crate::{Datapath, Nanos, NoBuffer, PartialChecksum, Side, Sink, Verdict, trunk, uplink};
 
@@ -137,7 +138,11 @@ impl Datapath {
                 self.process_one(now, Side::Trunk, &mut frame, &mut tracer)
             }
             Origin::Tunnel(tunnel) => match uplink::sender(&self.tables, tunnel.vni, tunnel.vtep) {
-                Ok(vtep) => self.process_tunnelled(now, tunnel.vni, vtep, &mut frame, &mut tracer),
+                Ok(vtep) => {
+                    let (vni, hops) = (tunnel.vni, vxlan::HOPS);
+                    let way = Way { vni, vtep, hops };
+                    self.process_tunnelled(now, &way, &mut frame, &mut tracer)
+                }
                 Err(reason) => {
                     tracer.note(|| steps::dropped(reason));
                     Verdict::Drop(reason)

@@ -25,10 +25,7 @@ impl Datapath {
         mark: Option<u8>,
     ) -> Result<Verdict, DropReason> {
         let outer = self.outer_headers(&[frame.bytes()], vni, vtep, mark)?;
-        let outer = outer.bytes();
-        let room = frame.push_front(outer.len()).ok_or(DropReason::NoBuffer)?;
-        crate::wire::put(room, 0, outer);
-        Ok(Verdict::Send(Side::Uplink))
+        enter_tunnel(frame, &outer)
     }
 
     /// Outer headers for the inner frame that `parts` join to.
@@ -254,6 +251,17 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// Puts outer headers in front of an untagged frame.
+pub(super) fn enter_tunnel(
+    frame: &mut Frame<'_>,
+    outer: &vxlan::Headers,
+) -> Result<Verdict, DropReason> {
+    let outer = outer.bytes();
+    let room = frame.push_front(outer.len()).ok_or(DropReason::NoBuffer)?;
+    crate::wire::put(room, 0, outer);
+    Ok(Verdict::Send(Side::Uplink))
 }
 
 /// See [`trunk::entropy`].

@@ -199,7 +199,8 @@ impl Datapath {
                     self.deliver(frame, vlan)
                 })
             }
-            // What came out of a tunnel never goes back into one.
+            // What came out of a tunnel goes into another one only for a VM that has
+            // moved, which no flow is kept of.
             (Side::Uplink, Exit::Tunnel(_)) => Err(DropReason::SplitHorizon),
         }
     }

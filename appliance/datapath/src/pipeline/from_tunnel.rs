@@ -1,4 +1,5 @@
-//! Frames from the uplink: out of a tunnel to VAPs, or for the NVE itself.
+//! Frames from the uplink: out of a tunnel to VAPs, or on to where a VM has moved, or for
+//! the NVE itself.
 
 use nve_protocol::inspect::Step;
 use nve_protocol::{DropReason, Vlan, Vni};
@@ -18,6 +19,16 @@ use crate::uplink;
 use crate::witness::{Entrance, Incoming, Witness};
 use crate::{Nanos, Side, Verdict};
 
+/// The tunnel that a frame came out of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    pub(crate) vni: Vni,
+    /// The other end.
+    pub(crate) vtep: VtepIndex,
+    /// What is left of the outer hop limit.
+    pub(crate) hops: u8,
+}
+
 impl Datapath {
     /// The error is of a frame that is out of no known tunnel.
     pub(super) fn process_uplink(
@@ -36,12 +47,14 @@ impl Datapath {
             uplink::Arrival::Tunnelled {
                 vni,
                 source,
+                hops,
                 inner,
                 end,
             } => {
                 let vtep = uplink::sender(&self.tables, vni, source)?;
                 uplink::decapsulate(frame, inner, end)?;
-                Ok(self.process_tunnelled(now, vni, vtep, frame, witness))
+                let way = Way { vni, vtep, hops };
+                Ok(self.process_tunnelled(now, &way, frame, witness))
             }
         }
     }
@@ -50,12 +63,11 @@ impl Datapath {
     pub(crate) fn process_tunnelled(
         &mut self,
         now: Nanos,
-        vni: Vni,
-        vtep: VtepIndex,
+        way: &Way,
         frame: &mut Frame<'_>,
         witness: &mut impl Witness,
     ) -> Verdict {
-        let from = Entrance::Tunnel(vni, vtep);
+        let from = Entrance::Tunnel(way.vni, way.vtep);
         if let Some(via) = steps::via(&self.tables, from) {
             witness.note(|| Step::From(via));
         }
@@ -68,19 +80,18 @@ impl Datapath {
             from,
             headers: &headers,
         };
-        let outcome = self.forward_from_tunnel(&incoming, vni, vtep, frame, witness);
+        let outcome = self.forward_from_tunnel(&incoming, way, frame, witness);
         outcome.unwrap_or_else(|reason| self.lose(now, from, Some(&headers), reason, witness))
     }
 
     fn forward_from_tunnel(
         &mut self,
         incoming: &Incoming<'_>,
-        vni: Vni,
-        vtep: VtepIndex,
+        way: &Way,
         frame: &mut Frame<'_>,
         witness: &mut impl Witness,
     ) -> Result<Verdict, DropReason> {
-        let (now, headers) = (incoming.now, incoming.headers);
+        let (now, headers, vni) = (incoming.now, incoming.headers, way.vni);
         uplink::check(headers)?;
         let receivers = uplink::resolve(&self.tables, vni, headers.destination);
         let forward = Forward {
@@ -89,9 +100,13 @@ impl Datapath {
             routed: None,
         };
         witness.note(|| steps::receiver(&self.tables, &forward, headers));
-        let Receivers::Vap(vlan) = receivers else {
-            let group = replicate::Receivers::new(&forward, headers.destination, None);
-            return self.replicate_to_vaps(incoming, group, frame, witness);
+        let vlan = match receivers {
+            Receivers::Vap(vlan) => vlan,
+            Receivers::Vtep(now_at) => return self.redirect(way, now_at, frame),
+            Receivers::All | Receivers::Unknown => {
+                let group = replicate::Receivers::new(&forward, headers.destination, None);
+                return self.replicate_to_vaps(incoming, group, frame, witness);
+            }
         };
         let exit = Exit::Vap(vlan);
         let got = self.admit_at(incoming, exit, frame, witness)?;
@@ -107,7 +122,7 @@ impl Datapath {
         };
         if got.lasting
             && !witness.is_tracing()
-            && let Some(peer) = uplink::peer(&self.tables, vtep)
+            && let Some(peer) = uplink::peer(&self.tables, way.vtep)
             && let Some(glance) = Glance::of_tunnel(vni, peer, frame.bytes())
         {
             self.flows.insert(glance.key, path, self.epoch, now);

@@ -83,8 +83,8 @@ fn routers(tables: &Tables, vni: Vni) -> impl Iterator<Item = Mac> + '_ {
         .map(|(_, gateway)| gateway.mac)
 }
 
-/// Whose turn it is to hear its routers unasked: one VAP after the other, evenly
-/// over an interval of 100 seconds, however many there are.
+/// Whose turn it is to hear its routers unasked: one VAP whose VM is there after the
+/// other, evenly over an interval of 100 seconds, however many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rounds {
     /// The VAP whose turn was last.
@@ -108,7 +108,8 @@ impl Rounds {
         }
         let after = self.last.saturating_add(1)..=Vlan::MAX;
         let mut tags = after.chain(1..=self.last);
-        let vap = tags.find_map(|vlan| tables.vap(vlan));
+        let here = |vlan| tables.vap(vlan).filter(|vap| tables.is_here(vap));
+        let vap = tags.find_map(here);
         if let Some(vap) = vap
             && let Some(router) = routers(tables, vap.vni).nth(self.heard)
         {

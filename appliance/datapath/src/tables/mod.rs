@@ -6,15 +6,14 @@
 //!
 //! Invariants: the digest is that of exactly the records put and not deleted;
 //! every VTEP that a record names has a slot, and a slot is freed with its last
-//! record; memory grows only in [`Tables::put`], which reports its lack.
+//! record; memory grows only in [`Tables::put`] and [`Tables::wake`], which report its lack.
 
 use core::net::IpAddr;
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use nve_protocol::{
     Address, Binding, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Member,
-    Neighbor, Peer, Qos, Record, RouterId, TableDigest, TableSizes, Vap, Vlan, Vni,
+    Neighbor, Peer, Qos, Record, RouterId, TableDigest, TableSizes, Vlan, Vni,
 };
 
 use crate::groups::Groups;
@@ -30,6 +29,7 @@ mod networks;
 mod qos;
 mod routers;
 mod services;
+mod vaps;
 mod vteps;
 
 #[cfg(test)]
@@ -49,6 +49,7 @@ pub use routers::Hop;
 use routers::Routers;
 pub use services::Services;
 use services::{AllServices, DhcpOptions};
+use vaps::Vaps;
 pub use vteps::VtepIndex;
 use vteps::Vteps;
 
@@ -79,9 +80,7 @@ pub struct Tables {
     capacity: TableSizes,
     sizes: TableSizes,
     digest: TableDigest,
-    /// Indexed by VLAN tag.
-    vaps: Vec<Option<Vap>>,
-    vaps_changed: bool,
+    vaps: Vaps,
     local: LocalMacs,
     remote: RemoteMacs,
     neighbors: Neighbors,
@@ -103,8 +102,7 @@ impl Tables {
             capacity,
             sizes: TableSizes::default(),
             digest: TableDigest::default(),
-            vaps: Vec::new(),
-            vaps_changed: true,
+            vaps: Vaps::new(),
             local: LocalMacs::default(),
             remote: RemoteMacs::default(),
             neighbors: Neighbors::default(),
@@ -137,10 +135,12 @@ impl Tables {
     }
 
     /// Puts other tables in the place of these. Rate limits go on: meters of VAPs that
-    /// have one in both are no fuller than before.
+    /// have one in both are no fuller than before. VAPs that are on standby in both stay
+    /// awake.
     pub fn replace(&mut self, other: Tables) {
         let old = core::mem::replace(self, other);
         self.qos.succeed(&old.qos);
+        self.stay_awake(&old);
         self.vteps.renew();
         self.changes = old.changes;
         self.changes.mark_all();
@@ -364,11 +364,6 @@ impl Tables {
         changes.begin_epoch();
     }
 
-    /// The VAP behind a tag.
-    pub fn vap(&self, vlan: u16) -> Option<&Vap> {
-        self.vaps.get(usize::from(vlan))?.as_ref()
-    }
-
     /// Whether a VAP may have `station` beside its own address.
     pub fn takes(&self, vlan: Vlan, station: Mac) -> bool {
         let open = self.vap(vlan.get()).is_some_and(|vap| !vap.port_security);
@@ -485,56 +480,9 @@ impl Tables {
         self.vteps.iter()
     }
 
-    /// Whether VAPs came, changed or went since the last call, or ever.
-    pub(crate) fn take_vaps_changed(&mut self) -> bool {
-        core::mem::take(&mut self.vaps_changed)
-    }
-
     /// Whether slots changed hands since the last call.
     pub(crate) fn take_vteps_changed(&mut self) -> bool {
         self.vteps.take_changed()
-    }
-
-    fn put_vap(&mut self, vap: &Vap) -> Result<Option<Vap>, TableError> {
-        check_station(vap.mac)?;
-        let old = self.vap(vap.vlan.get()).copied();
-        if self.vaps.is_empty() {
-            let slots = usize::from(Vlan::MAX) + 1;
-            self.vaps
-                .try_reserve_exact(slots)
-                .map_err(|_| TableError::OutOfMemory)?;
-            self.vaps.resize(slots, None);
-        }
-        self.networks.add_vap(vap.vni, vap.vlan)?;
-        if let Err(error) = self.local.insert(vap.vni, vap.mac, vap.vlan) {
-            self.networks.remove_vap(vap.vni, vap.vlan);
-            return Err(error);
-        }
-        if let Some(old) = &old {
-            self.unlink_vap(old, Some(vap));
-        }
-        if let Some(slot) = self.vaps.get_mut(usize::from(vap.vlan.get())) {
-            *slot = Some(*vap);
-        }
-        self.vaps_changed = true;
-        Ok(old)
-    }
-
-    /// Takes `old` out of the indexes, but for what `new` has put there again.
-    fn unlink_vap(&mut self, old: &Vap, new: Option<&Vap>) {
-        if new.is_none_or(|new| new.vni != old.vni) {
-            self.networks.remove_vap(old.vni, old.vlan);
-        }
-        if new.is_none_or(|new| (new.vni, new.mac) != (old.vni, old.mac)) {
-            self.local.remove(old.vni, old.mac, old.vlan);
-        }
-    }
-
-    fn delete_vap(&mut self, vlan: Vlan) -> Option<Vap> {
-        let old = self.vaps.get_mut(usize::from(vlan.get()))?.take()?;
-        self.unlink_vap(&old, None);
-        self.vaps_changed = true;
-        Some(old)
     }
 
     fn put_fdb(&mut self, fdb: &Fdb) -> Result<Option<Fdb>, TableError> {

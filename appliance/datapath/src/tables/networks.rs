@@ -2,17 +2,18 @@
 
 use alloc::vec::Vec;
 use hashbrown::HashMap;
-use nve_protocol::{Vlan, Vni};
+use nve_protocol::{Mac, Vlan, Vni};
 
 use super::macs::Fast;
 use super::{TableError, VtepIndex};
 
-/// Members of one network, each list sorted.
+/// Members of one network, and addresses that were here, each list sorted.
 #[derive(Debug, Default)]
 pub struct Network {
     vaps: Vec<Vlan>,
     vteps: Vec<VtepIndex>,
     peers: Vec<VtepIndex>,
+    departed: Vec<(Mac, Vlan)>,
 }
 
 impl Network {
@@ -41,8 +42,21 @@ impl Network {
         self.has_vtep(vtep) || self.has_peer(vtep)
     }
 
+    /// Whether one of the VAPs here whose VM has gone has an address.
+    pub fn has_departed(&self, mac: Mac) -> bool {
+        let at = self.departed.partition_point(|(other, _)| *other < mac);
+        self.departed
+            .get(at)
+            .is_some_and(|(other, _)| *other == mac)
+    }
+
+    /// Whether frames of the network are for anyone here, or for one who was.
+    pub fn is_here(&self) -> bool {
+        !self.vaps.is_empty() || !self.departed.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.vaps.is_empty() && self.vteps.is_empty() && self.peers.is_empty()
+        !self.is_here() && self.vteps.is_empty() && self.peers.is_empty()
     }
 }
 
@@ -73,6 +87,23 @@ impl Networks {
 
     pub(super) fn add_peer(&mut self, vni: Vni, vtep: VtepIndex) -> Result<(), TableError> {
         self.edit(vni, |network| insert_sorted(&mut network.peers, vtep))
+    }
+
+    pub(super) fn add_departed(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        vlan: Vlan,
+    ) -> Result<(), TableError> {
+        self.edit(vni, |network| {
+            insert_sorted(&mut network.departed, (mac, vlan))
+        })
+    }
+
+    pub(super) fn remove_departed(&mut self, vni: Vni, mac: Mac, vlan: Vlan) -> bool {
+        self.shrink(vni, |network| {
+            remove_sorted(&mut network.departed, (mac, vlan))
+        })
     }
 
     pub(super) fn remove_vap(&mut self, vni: Vni, vlan: Vlan) -> bool {

@@ -7,7 +7,10 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use nve_protocol::{Dns, HostRoute, Limit, OptionValue, Prefix, Route, Subnet, Table};
+use nve_protocol::inspect::Place;
+use nve_protocol::{
+    Dns, HostRoute, Limit, OptionValue, Prefix, Presence, Route, Subnet, Table, Vap,
+};
 
 use super::*;
 
@@ -29,18 +32,28 @@ fn vtep() -> impl Strategy<Value = IpAddr> {
     (1u8..6).prop_map(|last| IpAddr::from([192, 0, 2, last]))
 }
 
+fn presence() -> impl Strategy<Value = Presence> {
+    prop_oneof![
+        2 => Just(Presence::Active),
+        2 => Just(Presence::Standby),
+        1 => Just(Presence::Departed),
+    ]
+}
+
 fn record() -> impl Strategy<Value = Record> {
     let vlan = (1u16..12).prop_map(|id| Vlan::new(id).unwrap());
-    let port = any::<u8>().prop_map(|last| nve_protocol::PortId([last; 16]));
+    let port = (0u8..2).prop_map(|last| nve_protocol::PortId([last; 16]));
     prop_oneof![
-        (vlan, port, vni(), mac()).prop_map(|(vlan, port, vni, mac)| Record::Vap(Vap {
-            vlan,
-            port,
-            vni,
-            mac,
-            port_security: true,
-            presence: Presence::Active,
-        })),
+        (vlan, port, vni(), mac(), presence()).prop_map(|(vlan, port, vni, mac, presence)| {
+            Record::Vap(Vap {
+                vlan,
+                port,
+                vni,
+                mac,
+                port_security: true,
+                presence,
+            })
+        }),
         (vni(), mac(), vtep()).prop_map(|(vni, mac, vtep)| Record::Fdb(Fdb { vni, mac, vtep })),
         (vni(), any::<bool>(), 0u8..9, mac()).prop_map(|(vni, six, last, mac)| {
             let v4 = std::net::Ipv4Addr::new(10, 0, 0, last);
@@ -208,6 +221,25 @@ fn check_told(tables: &Tables, record: &Record) {
     }
 }
 
+/// Which addresses are here, and which were.
+fn check_stations(tables: &Tables, model: &BTreeMap<Key, Record>) {
+    let all = || {
+        model.values().filter_map(|record| match record {
+            Record::Vap(vap) => Some(vap),
+            _ => None,
+        })
+    };
+    for vni in (1..4).map(|id| Vni::new(id).unwrap()) {
+        for mac in (0..6).map(|last| Mac([2, 0, 0, 0, 0, last])) {
+            let mut own = all().filter(|vap| (vap.vni, vap.mac) == (vni, mac));
+            let is_here = own.clone().any(|vap| tables.is_here(vap));
+            assert_eq!(tables.local(vni, mac).is_some(), is_here);
+            let was_here = own.any(|vap| vap.presence == Presence::Departed);
+            assert_eq!(tables.is_departed(vni, mac), was_here);
+        }
+    }
+}
+
 fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
     assert_eq!(tables.digest(), model.values().collect());
     let mut named = Vec::new();
@@ -215,8 +247,13 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
         match record {
             Record::Vap(r) => {
                 assert_eq!(tables.vap(r.vlan.get()), Some(r));
-                assert!(tables.local(r.vni, r.mac).is_some());
-                assert!(tables.network(r.vni).unwrap().vaps().contains(&r.vlan));
+                let here = tables.is_here(r);
+                assert!(here || r.presence != Presence::Active);
+                assert!(!here || r.presence != Presence::Departed);
+                assert!(!here || tables.local(r.vni, r.mac).is_some());
+                let network = tables.network(r.vni);
+                let members = network.map(Network::vaps).unwrap_or_default();
+                assert_eq!(members.contains(&r.vlan), here);
             }
             Record::Fdb(r) => {
                 let index = tables.remote(r.vni, r.mac).unwrap();
@@ -249,6 +286,7 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
             other => check_told(tables, other),
         }
     }
+    check_stations(tables, model);
     for id in (0..3).map(|id| RouterId([id; 16])) {
         for ip in [[10, 0, 1, 1], [10, 0, 2, 200], [10, 9, 0, 1]].map(IpAddr::from) {
             let hop = tables.hop(id, ip).map(|hop| (hop.next_hop, hop.prefix));
@@ -268,10 +306,16 @@ fn check(tables: &Tables, model: &BTreeMap<Key, Record>) {
 
 proptest! {
     #[test]
-    fn agree_with_a_map(operations in proptest::collection::vec((any::<bool>(), record()), 1..200)) {
+    fn agree_with_a_map(
+        operations in proptest::collection::vec((any::<bool>(), record(), 0u16..12), 1..200),
+    ) {
         let mut tables = Tables::new(CAPACITY);
         let mut model = BTreeMap::new();
-        for (put, record) in operations {
+        for (put, record, heard) in operations {
+            if let Some(vap) = tables.vap(heard).copied() {
+                tables.wake(&place(&vap)).unwrap();
+                assert_eq!(tables.is_here(&vap), vap.presence != Presence::Departed);
+            }
             if put {
                 match tables.put(&record) {
                     Ok(replaced) => assert_eq!(replaced, model.insert(record.key(), record)),
@@ -291,6 +335,13 @@ proptest! {
         assert_eq!(tables.digest(), TableDigest::default());
         assert!(tables.network(Vni::new(1).unwrap()).is_none());
         assert!(tables.services(Vni::new(1).unwrap()).is_none());
+    }
+}
+
+fn place(vap: &Vap) -> Place {
+    Place {
+        vlan: vap.vlan,
+        port: vap.port,
     }
 }
 

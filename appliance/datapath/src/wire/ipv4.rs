@@ -19,6 +19,8 @@ pub struct Header {
     pub header_length: usize,
     /// Bytes of header and payload.
     pub total_length: usize,
+    /// Time to live.
+    pub ttl: u8,
     /// What follows.
     pub protocol: u8,
     /// Sender.
@@ -49,6 +51,7 @@ impl Header {
         Ok(Header {
             header_length,
             total_length,
+            ttl: fixed[8],
             protocol: fixed[9],
             source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
             destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),

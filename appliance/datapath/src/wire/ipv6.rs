@@ -17,6 +17,8 @@ pub struct Header {
     pub total_length: usize,
     /// What follows: a protocol or an extension header.
     pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
     /// Sender.
     pub source: Ipv6Addr,
     /// Receiver.
@@ -26,7 +28,7 @@ pub struct Header {
 impl Header {
     /// Reads and verifies the header at the front of `packet`: version and length.
     pub fn parse(packet: &[u8]) -> Result<Header, DropReason> {
-        let [first, _, _, _, a, b, next_header, _] =
+        let [first, _, _, _, a, b, next_header, hop_limit] =
             array::<8>(packet, 0).ok_or(DropReason::Truncated)?;
         if first >> 4 != 6 {
             return Err(DropReason::OuterIp);
@@ -39,6 +41,7 @@ impl Header {
         Ok(Header {
             total_length,
             next_header,
+            hop_limit,
             source: address(8)?.into(),
             destination: address(24)?.into(),
         })

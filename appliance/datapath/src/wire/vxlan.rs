@@ -4,8 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nve_protocol::{DropReason, Mac, Vni};
 
-use super::{array, ethernet, ipv4, ipv6, put, udp};
-use crate::checksum::Sum;
+use super::{array, ethernet, ipv4, ipv6, put, u16_at, udp};
+use crate::checksum::{self, Sum};
 use crate::packet::protocol;
 
 /// Bytes of the VXLAN header.
@@ -23,7 +23,7 @@ pub const OVERHEAD_V6: usize = ipv6::HEADER + udp::HEADER + HEADER;
 
 const VNI_VALID: u8 = 0x08;
 /// TTL or hop limit.
-const HOPS: u8 = 64;
+pub const HOPS: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
 /// First of the ports for flow entropy, and their count (RFC 6335, dynamic ports).
 const ENTROPY_FIRST: u16 = 49_152;
@@ -101,6 +101,23 @@ impl Headers {
             Headers::V4(bytes) => bytes,
             Headers::V6(bytes) => bytes,
         }
+    }
+
+    /// The same with another TTL or hop limit.
+    pub fn with_hops(mut self, hops: u8) -> Headers {
+        match &mut self {
+            Headers::V4(bytes) => {
+                let [old, checksum] = [IP_AT + 8, IP_AT + 10].map(|at| u16_at(bytes, at));
+                let (old, checksum) = (old.unwrap_or(0), checksum.unwrap_or(0));
+                let new = u16::from_be_bytes([hops, protocol::UDP]);
+                put(bytes, IP_AT + 8, &new.to_be_bytes());
+                let checksum = checksum::adjust(checksum, old, new);
+                put(bytes, IP_AT + 10, &checksum.to_be_bytes());
+            }
+            // No checksum is over it.
+            Headers::V6(bytes) => put(bytes, IP_AT + 7, &[hops]),
+        }
+        self
     }
 }
 

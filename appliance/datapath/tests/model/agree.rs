@@ -12,7 +12,7 @@ use crate::converse::Entry;
 use crate::foretell::Forecast;
 use crate::generate::{Case, Edit, Step};
 use crate::packet::{self, ETHERNET};
-use crate::rules::{Arrival, Model, Outcome, Outer, Sent, TRUNK_MTU, Tag, UPLINK_MTU, hex};
+use crate::rules::{Arrival, HOPS, Model, Outcome, Outer, Sent, TRUNK_MTU, Tag, UPLINK_MTU, hex};
 use crate::world::{self, UPLINK_MAC, VTEP, WAY_OUT};
 
 /// How often what comes in on the uplink does.
@@ -110,6 +110,7 @@ fn read_tunnelled(bytes: &[u8]) -> Sent {
     Sent::Tunnel {
         next_hop: Mac(ethernet[..6].try_into().unwrap()),
         vtep: Ipv4Addr::from(ip.destination).into(),
+        hops: ip.time_to_live,
         dscp: ip.dscp.value(),
         vni: u32::from_be_bytes([0, header[4], header[5], header[6]]),
         inner: inner.to_vec(),
@@ -510,7 +511,7 @@ fn encode_tunnelled(source: Ipv4Addr, vni: u32, inner: &[u8], outer: Outer) -> V
     };
     let mut bytes = Vec::new();
     PacketBuilder::ethernet2([0x52, 0x54, 0, 0, 0, 10], station)
-        .ipv4(source.octets(), destination.octets(), 64)
+        .ipv4(source.octets(), destination.octets(), HOPS)
         .udp(50_000, port)
         .write(&mut bytes, &vxlan)
         .unwrap();

@@ -212,6 +212,24 @@ pub fn vap(at: usize, network: usize, other_mac: bool, port_security: bool) -> R
     })
 }
 
+/// A VAP of the topology whose VM moves to here, or away.
+pub fn moving(at: usize, presence: usize) -> Record {
+    let at = at % VLANS;
+    with_presence(vap(at, at / 2, false, at % 3 != 1), presence)
+}
+
+/// A VAP's record with one of three presences.
+pub fn with_presence(record: Record, presence: usize) -> Record {
+    let all = [Presence::Active, Presence::Standby, Presence::Departed];
+    match record {
+        Record::Vap(vap) => Record::Vap(Vap {
+            presence: all[presence % all.len()],
+            ..vap
+        }),
+        other => other,
+    }
+}
+
 pub fn own_mac(at: usize) -> Mac {
     match at % VLANS {
         at if at == VLANS - 1 => mac(99),

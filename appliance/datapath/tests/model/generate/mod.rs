@@ -79,7 +79,9 @@ pub fn case() -> impl Strategy<Value = Case> {
     ];
     let limit = prop_oneof![1 => Just(None), 1 => (1u32..4).prop_map(Some)];
     let memory = (any::<bool>(), 0u32..3, limit);
-    let records = (missing, prop_oneof![Just(vec![]), vec(record(), 0..8)]);
+    let more = (prop_oneof![Just(vec![]), vec(record(), 0..8)], moved());
+    let more = more.prop_map(|(more, moved)| [moved, more].concat());
+    let records = (missing, more);
     let any = (0u8..16, any::<bool>(), vec(step(), 1..16));
     let kinds = prop_oneof![4 => any, 4 => talk(), 3 => churn(), 1 => ask()];
     (records, memory, kinds).prop_map(
@@ -94,6 +96,25 @@ pub fn case() -> impl Strategy<Value = Case> {
             steps,
         },
     )
+}
+
+/// VMs on their way here, or away: their VAPs, and where others find them.
+fn moved() -> BoxedStrategy<Vec<Record>> {
+    let one = (0..VLANS, 0usize..3, 0usize..5).prop_map(|(at, presence, vtep)| {
+        let vap = world::moving(at, presence);
+        let fdb = world::fdb(at / 2, world::own_mac(at), vtep);
+        // Some are nowhere.
+        if vtep < VTEPS.len() {
+            vec![vap, fdb]
+        } else {
+            vec![vap]
+        }
+    });
+    prop_oneof![
+        2 => Just(vec![]),
+        1 => vec(one, 1..6).prop_map(|all| all.concat()),
+    ]
+    .boxed()
 }
 
 /// VMs that ask the NVE, which is told more and more to tell them.
@@ -171,6 +192,10 @@ fn edit() -> BoxedStrategy<Edit> {
             let topology = world::topology(at as u8, at % 2 == 0);
             Edit::Put(topology[at % topology.len()])
         }),
+        1 => (0..VLANS, 0usize..3).prop_map(|(at, presence)| Edit::Put(world::moving(at, presence))),
+        1 => (0..VLANS, 0..VTEPS.len()).prop_map(|(at, vtep)| {
+            Edit::Put(world::fdb(at / 2, world::own_mac(at), vtep))
+        }),
     ]
     .boxed()
 }
@@ -179,7 +204,7 @@ fn record() -> BoxedStrategy<Record> {
     let small = || (0usize..12, 0usize..12, 0usize..12, any::<bool>());
     (0usize..20, small())
         .prop_map(|(kind, (a, b, c, flag))| match kind {
-            0 => world::vap(a, b, c % 4 == 1, flag),
+            0 => world::with_presence(world::vap(a, b, c % 4 == 1, flag), c / 4),
             1 => world::fdb(a, world::any_mac(b * 2), c),
             2 => world::neighbor(a, b, flag),
             3 => world::flood(a, b),

@@ -19,9 +19,9 @@ mod switching;
 mod underlay;
 
 pub use switching::Tag;
-pub use underlay::{Arrival, Outer};
+pub use underlay::{Arrival, HOPS, Outer};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -49,6 +49,7 @@ pub enum Sent {
     Tunnel {
         next_hop: Mac,
         vtep: IpAddr,
+        hops: u8,
         dscp: u8,
         vni: u32,
         inner: Vec<u8>,
@@ -62,10 +63,14 @@ impl fmt::Debug for Sent {
             Sent::Tunnel {
                 next_hop,
                 vtep,
+                hops,
                 dscp,
                 vni,
                 inner,
-            } => write!(f, "Tunnel({next_hop} {vtep} {dscp} {vni} {})", hex(inner)),
+            } => {
+                let inner = hex(inner);
+                write!(f, "Tunnel({next_hop} {vtep} {hops} {dscp} {vni} {inner})")
+            }
         }
     }
 }
@@ -142,6 +147,8 @@ pub struct Model {
     errors: Meter,
     /// The port behind each tag whose connections are known.
     ports: BTreeMap<Vlan, PortId>,
+    /// VAPs on standby whose VM was heard.
+    awake: BTreeSet<Vlan>,
 }
 
 impl Model {
@@ -162,6 +169,7 @@ impl Model {
                 ..Limit::default()
             }),
             ports: BTreeMap::new(),
+            awake: BTreeSet::new(),
         }
     }
 
@@ -189,12 +197,23 @@ impl Model {
         if let Record::Qos(qos) = record {
             self.limit(qos);
         }
+        if let Record::Vap(vap) = record {
+            let same = self
+                .vap(vap.vlan.get())
+                .is_some_and(|old| old.port == vap.port);
+            if !same || vap.presence != Presence::Standby {
+                self.awake.remove(&vap.vlan);
+            }
+        }
         Ok(self.records.insert(record.key(), *record))
     }
 
     pub fn delete(&mut self, key: &Key) -> Option<Record> {
         if let Key::Qos { vlan } = *key {
             self.meters.retain(|(of, _), _| *of != vlan);
+        }
+        if let Key::Vap { vlan } = key {
+            self.awake.remove(vlan);
         }
         self.records.remove(key)
     }
@@ -238,6 +257,22 @@ impl Model {
             Record::Vap(vap) => Some(vap),
             _ => None,
         })
+    }
+
+    /// Whether the VM of a VAP is there.
+    fn is_here(&self, vap: &Vap) -> bool {
+        match vap.presence {
+            Presence::Active => true,
+            Presence::Standby => self.awake.contains(&vap.vlan),
+            Presence::Departed => false,
+        }
+    }
+
+    /// The VM of a VAP has sent a frame, from a source that it may use.
+    fn hear(&mut self, vap: &Vap) {
+        if vap.presence == Presence::Standby {
+            self.awake.insert(vap.vlan);
+        }
     }
 
     fn gateways(&self) -> impl Iterator<Item = &Gateway> {

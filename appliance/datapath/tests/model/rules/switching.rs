@@ -1,5 +1,7 @@
 //! Within a network: who gets a frame, and what is answered for others.
 
+use std::net::IpAddr;
+
 use nve_protocol::*;
 
 use super::{Model, Outcome, Receiver, Receivers, Sent, TRUNK_MTU, well_formed};
@@ -33,6 +35,13 @@ impl Model {
         well_formed(frame)?;
         check_sender(frame)?;
         self.check_source(vap, frame)?;
+        let outcome = self.forward(vap, frame, tci);
+        self.hear(vap);
+        outcome
+    }
+
+    /// What becomes of a frame from a source that the VM may use.
+    fn forward(&mut self, vap: &Vap, frame: &Frame, tci: u16) -> Result<Outcome, DropReason> {
         if let Some(outcome) = self.answer(vap, frame)? {
             return Ok(outcome);
         }
@@ -77,17 +86,15 @@ impl Model {
     }
 
     /// Who gets a frame in a network. `from` is the VAP that it came from; what
-    /// came out of a tunnel never goes back into one.
+    /// came out of a tunnel goes to none but who is here.
     pub(super) fn receivers(&self, vni: Vni, destination: Mac, from: Option<Vlan>) -> Receivers {
-        let members = || self.vaps().filter(|vap| vap.vni == vni);
+        let here = |vap: &&Vap| vap.vni == vni && self.is_here(vap);
+        let members = || self.vaps().filter(here);
         if !destination.is_multicast() {
             if let Some(owner) = members().find(|vap| vap.mac == destination) {
                 return Receivers::Owner(Receiver::Vap(owner.vlan));
             }
-            let remote = self.records().find_map(|record| match record {
-                Record::Fdb(fdb) => ((fdb.vni, fdb.mac) == (vni, destination)).then_some(fdb.vtep),
-                _ => None,
-            });
+            let remote = self.remote(vni, destination);
             if let (Some(vtep), Some(_)) = (remote, from) {
                 return Receivers::Owner(Receiver::Vtep(vtep));
             }
@@ -104,6 +111,14 @@ impl Model {
             }));
         }
         Receivers::Several(receivers)
+    }
+
+    /// The VTEP that an address is behind.
+    pub(super) fn remote(&self, vni: Vni, mac: Mac) -> Option<IpAddr> {
+        self.records().find_map(|record| match record {
+            Record::Fdb(fdb) => ((fdb.vni, fdb.mac) == (vni, mac)).then_some(fdb.vtep),
+            _ => None,
+        })
     }
 
     /// Whether the security groups of the one receiver let a frame in.

@@ -8,6 +8,9 @@ use super::{Model, OVERHEAD, Outcome, Receivers, Sent, UPLINK_MTU, switching, we
 use crate::packet::{Body, Frame};
 use crate::world::{VTEP, WAY_OUT};
 
+/// TTL of what the NVE sends, and of what is sent to it.
+pub const HOPS: u8 = 64;
+
 /// What comes in on the uplink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrival {
@@ -95,7 +98,8 @@ impl Model {
             Outer::NoVni => return Err(DropReason::VxlanFlags),
         }
         let vni = Vni::new(vni).ok_or(DropReason::UnknownVni)?;
-        if !self.vaps().any(|vap| vap.vni == vni) {
+        let is_or_was_here = |vap: &Vap| self.is_here(vap) || vap.presence == Presence::Departed;
+        if !self.vaps().any(|vap| vap.vni == vni && is_or_was_here(vap)) {
             return Err(DropReason::UnknownVni);
         }
         let source = source.into();
@@ -113,6 +117,14 @@ impl Model {
             return Err(DropReason::InnerVlan);
         }
         switching::check_common(inner)?;
+        if let Some(vtep) = self.moved_to(vni, inner.destination) {
+            if vtep == source {
+                return Err(DropReason::SplitHorizon);
+            }
+            let mut outcome = Outcome::default();
+            outcome.note(self.sent_on(vni, vtep, &inner.encode()));
+            return Ok(outcome);
+        }
         let receivers = self.receivers(vni, inner.destination, None);
         let nobody = receivers == Receivers::Several(Vec::new());
         if nobody && !inner.destination.is_multicast() {
@@ -122,6 +134,24 @@ impl Model {
         self.admit_to_owner(&receivers, inner)?;
         self.meter_owner(&receivers, bytes.len())?;
         self.give(vni, inner, &receivers, &[bytes], None)
+    }
+
+    /// Where the VM is now that had an address here.
+    fn moved_to(&self, vni: Vni, mac: Mac) -> Option<IpAddr> {
+        let own = || self.vaps().filter(|vap| (vap.vni, vap.mac) == (vni, mac));
+        let is_here = own().any(|vap| self.is_here(vap));
+        let was_here = own().any(|vap| vap.presence == Presence::Departed);
+        let remote = self.remote(vni, mac);
+        remote.filter(|_| was_here && !is_here)
+    }
+
+    /// Out of one tunnel and into another: each time with one hop less.
+    fn sent_on(&self, vni: Vni, vtep: IpAddr, frame: &[u8]) -> Result<Sent, DropReason> {
+        let mut sent = self.to_vtep(vni, vtep, frame, None)?;
+        if let Sent::Tunnel { hops, .. } = &mut sent {
+            *hops -= 1;
+        }
+        Ok(sent)
     }
 
     pub(super) fn to_vtep(
@@ -141,6 +171,7 @@ impl Model {
         Ok(Sent::Tunnel {
             next_hop,
             vtep,
+            hops: HOPS,
             dscp: mark.unwrap_or(0),
             vni: vni.get(),
             inner: frame.to_vec(),
