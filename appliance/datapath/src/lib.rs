@@ -20,6 +20,7 @@ mod fragment;
 pub mod frame;
 mod glance;
 pub mod groups;
+mod handover;
 pub mod icmp;
 pub mod inspect;
 pub mod meter;

@@ -43,6 +43,8 @@ const SAVED: i64 = 800_000_000;
 const LEAST_BYTES: i64 = 1 << 16;
 /// Least packets of a burst that is left open: the frames of such a segment.
 const LEAST_PACKETS: i64 = 64;
+/// Most tokens for bits that a bucket owes: a frame of 64 KiB.
+const MOST_OWED: i64 = (1 << 16) * BYTE;
 /// A clock that is set back by less is waited for; by more, it is followed.
 const PATIENCE: u64 = 1_000_000_000;
 
@@ -93,6 +95,22 @@ impl Bucket {
     #[inline]
     fn take(&mut self, price: i64) {
         self.tokens = self.tokens.wrapping_sub(price);
+    }
+
+    /// What is left in it, or owed; the most there is if there is no limit.
+    fn left(&self) -> i64 {
+        if self.rate == 0 {
+            i64::MAX
+        } else {
+            self.tokens
+        }
+    }
+
+    /// Leaves no more than `to`, but owes no more than `owed` by that.
+    fn lower(&mut self, to: i64, owed: i64) {
+        if self.rate != 0 {
+            self.tokens = self.tokens.min(to.max(-owed));
+        }
     }
 
     /// Fills the bucket to the same part as `old` was: of the same limit, exactly.
@@ -179,6 +197,20 @@ impl Meter {
             self.packets.take(packets);
         }
         admitted
+    }
+
+    /// Tokens for bits and for packets that are left at `now`.
+    pub fn left(mut self, now: Nanos) -> (i64, i64) {
+        self.pass_time(now);
+        (self.bits.left(), self.packets.left())
+    }
+
+    /// Leaves no more tokens for bits and for packets than those, which may come from
+    /// anyone.
+    pub fn lower(&mut self, now: Nanos, (bits, packets): (i64, i64)) {
+        self.pass_time(now);
+        self.bits.lower(bits, MOST_OWED);
+        self.packets.lower(packets, PACKET);
     }
 
     /// A clock that jumps ahead fills the buckets, and no more than that.

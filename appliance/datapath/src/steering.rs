@@ -60,6 +60,11 @@ impl Steering {
         self.of_frame(probe.head.bytes())
     }
 
+    /// Whom packets are for that two addresses send to each other.
+    pub fn between(&self, one: IpAddr, other: IpAddr) -> Place {
+        Place::Owner(self.owner(pair_of(one, other)))
+    }
+
     /// Of a VM's frame, tagged or not.
     fn of_frame(&self, frame: &[u8]) -> Place {
         match pair(frame) {
@@ -146,7 +151,11 @@ fn slow(frame: &[u8]) -> Option<[u64; 2]> {
         destination,
         ..
     } = ip.quoted(frame).unwrap_or(ip);
-    Some(match (source, destination) {
+    Some(pair_of(source, destination))
+}
+
+fn pair_of(source: IpAddr, destination: IpAddr) -> [u64; 2] {
+    match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [a, b] = [source, destination].map(|it| u64::from(u32::from_ne_bytes(it.octets())));
             [a + b, a ^ b]
@@ -158,7 +167,7 @@ fn slow(frame: &[u8]) -> Option<[u64; 2]> {
             });
             mixed(a, b)
         }
-    })
+    }
 }
 
 fn u128_of(first: u64, second: u64) -> u128 {

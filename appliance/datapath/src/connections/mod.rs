@@ -23,6 +23,7 @@ use crate::Nanos;
 use crate::tables::{Changes, NEVER, Scope};
 
 mod fragments;
+mod handover;
 mod hash;
 mod key;
 mod shares;
@@ -584,44 +585,6 @@ impl Connections {
             self.remove(self.share(vlan).oldest);
         }
     }
-
-    /// Connections of a VAP that are not expired, oldest first.
-    pub(crate) fn of_vap(&self, vlan: Vlan, now: Nanos) -> impl Iterator<Item = Connection> + '_ {
-        let mut slot = self.share(vlan).oldest;
-        core::iter::from_fn(move || {
-            let (entry, cold) = (self.entry(slot)?, self.cold.get(slot as usize)?);
-            slot = cold.newer;
-            Some((entry, cold))
-        })
-        .filter(move |(entry, _)| !self.is_expired(entry, now))
-        .map(move |(entry, cold)| entry.export(vlan, cold.rule, now))
-    }
-
-    /// One connection, as in lists.
-    pub(crate) fn export(&self, slot: u32, now: Nanos) -> Option<Connection> {
-        let entry = self.entry(slot)?;
-        let vlan = Vlan::new(entry.key.vlan())?;
-        Some(entry.export(vlan, self.rule(slot)?, now))
-    }
-
-    /// Takes a connection from another NVE. Rules are asked at its first packet.
-    pub(crate) fn import(&mut self, connection: &Connection, now: Nanos) -> Result<(), DropReason> {
-        let key = ConnectionKey::new(
-            connection.vlan,
-            connection.protocol,
-            (connection.local, connection.remote),
-            (connection.local_port, connection.remote_port),
-        );
-        if let Some(slot) = self.find(&key) {
-            self.evict(slot);
-        }
-        let (opener, state, rule) = (connection.opener, connection.state, connection.rule);
-        let handle = self.insert(key, opener, state, rule, now, NEVER)?;
-        if let Some(entry) = self.entries.get_mut(handle.slot() as usize) {
-            entry.seen = tick(now).wrapping_sub(tick(connection.idle));
-        }
-        Ok(())
-    }
 }
 
 impl Entry {
@@ -638,20 +601,5 @@ impl Entry {
     fn follow(&mut self, direction: Direction, flags: u8, now: u32) {
         self.state = self.state.after(direction == self.opener, flags);
         self.seen = now;
-    }
-
-    fn export(&self, vlan: Vlan, rule: RuleId, now: Nanos) -> Connection {
-        Connection {
-            vlan,
-            opener: self.opener,
-            protocol: self.key.protocol(),
-            local: self.key.local(),
-            remote: self.key.remote(),
-            local_port: self.key.local_port(),
-            remote_port: self.key.remote_port(),
-            state: self.state,
-            idle: Nanos(u64::from(tick(now).wrapping_sub(self.seen)) << TICK),
-            rule,
-        }
     }
 }

@@ -41,6 +41,12 @@ macro_rules! states {
             }
         }
 
+        impl From<ConnectionState> for State {
+            fn from(state: ConnectionState) -> State {
+                match state { $(ConnectionState::$state => State::$state),+ }
+            }
+        }
+
         /// How long a connection may be idle in each state, in seconds.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct Timeouts {
@@ -142,6 +148,19 @@ impl State {
     /// The state of a connection that was cut and is allowed again.
     pub(crate) fn resuming(number: u8) -> State {
         State::opening(number, ACK).unwrap_or(State::Other)
+    }
+
+    /// Whether connections of a protocol come into this state.
+    pub(crate) fn suits(self, number: u8) -> bool {
+        match self {
+            State::Cut => true,
+            State::Unanswered | State::Answered => {
+                matches!(number, protocol::UDP | protocol::UDP_LITE)
+            }
+            State::Query => matches!(number, protocol::ICMP | protocol::ICMPV6),
+            State::Other => State::opening(number, ACK) == Some(State::Other),
+            _ => number == protocol::TCP,
+        }
     }
 
     /// Whether a packet of the connection is instead the first of a new one on the

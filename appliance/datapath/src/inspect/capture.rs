@@ -5,7 +5,9 @@
 
 use alloc::collections::VecDeque;
 
-use nve_protocol::inspect::{self, CAPTURE_TIMEOUT_MS, Captured, Done, Failure, Part, Piece};
+use nve_protocol::inspect::{
+    self, CAPTURE_TIMEOUT_MS, Captured, Done, Failure, Part, Piece, Place,
+};
 use nve_protocol::{Direction, Vlan};
 
 use super::Parts;
@@ -211,10 +213,9 @@ impl Datapath {
         wanted: &inspect::Capture,
         parts: &mut Parts,
     ) -> Result<Done, Failure> {
-        let vap = self.tables.vap(wanted.vlan.get());
-        if vap.is_none_or(|vap| vap.port != wanted.port) {
-            return Err(Failure::NoVap);
-        }
+        let (vlan, port) = (wanted.vlan, wanted.port);
+        let vap = self.tables.vap_at(&Place { vlan, port });
+        vap.ok_or(Failure::NoVap)?;
         let capture = match &mut self.capture {
             Some(running) if running.wanted == *wanted => running,
             Some(running) if running.is_wanted(now) => return Err(Failure::Busy),

@@ -42,7 +42,7 @@ impl Parts {
     }
 
     /// Adds a part, if there is room for it and for the last one.
-    fn push(&mut self, part: Part) {
+    pub(crate) fn push(&mut self, part: Part) {
         if self.list.len() + 1 < MAX_PARTS && self.list.try_reserve(2).is_ok() {
             self.list.push(part);
         } else {
@@ -83,6 +83,7 @@ impl Datapath {
                 Ok(self.list_flows(now, *cursor, *vlan, &mut parts))
             }
             Question::Capture(wanted) => self.read_capture(now, wanted, &mut parts),
+            Question::Handover(asked) => self.hand_over(now, asked, &mut parts),
         };
         parts.end(outcome);
         parts

@@ -59,6 +59,22 @@ impl SharedMeters {
         meter.is_none_or(|mut meter| meter.admit(now, bytes))
     }
 
+    /// Tokens for bits and for packets that are left; `None` if it has no meter.
+    pub(crate) fn left(&self, vlan: Vlan, direction: Direction, now: Nanos) -> Option<(i64, i64)> {
+        let meter = (*self.place(vlan, direction)?.0.lock())?;
+        Some(meter.left(now.max(meter.last)))
+    }
+
+    /// Leaves no more than those; see [`Meter::lower`].
+    pub(crate) fn lower(&self, vlan: Vlan, direction: Direction, now: Nanos, to: (i64, i64)) {
+        let Some(place) = self.place(vlan, direction) else {
+            return;
+        };
+        if let Some(meter) = place.0.lock().as_mut() {
+            meter.lower(now.max(meter.last), to);
+        }
+    }
+
     /// Sets a VAP's limits; see [`Meter::set`].
     pub(crate) fn set(&self, vlan: Vlan, egress: &Limit, ingress: &Limit) {
         for (direction, limit) in [(Direction::Egress, egress), (Direction::Ingress, ingress)] {

@@ -402,3 +402,29 @@ proptest! {
         prop_assert_eq!(scale(number, (of, whole)), wanted);
     }
 }
+
+#[test]
+fn a_meter_can_only_be_lowered() {
+    let limit = Limit {
+        pps: 1,
+        burst_packets: 10,
+        kbps: 1,
+        burst_kbit: 10,
+    };
+    let mut meter = Meter::new(&limit);
+    let full = (10 * KILOBIT, 10 * PACKET);
+    assert_eq!(meter.left(Nanos(5)), full);
+    meter.lower(Nanos(5), (i64::MAX, i64::MAX));
+    assert_eq!(meter.left(Nanos(5)), full);
+    meter.lower(Nanos(5), (7, i64::MAX));
+    assert_eq!(meter.left(Nanos(5)), (7, full.1));
+    assert_eq!(meter.left(Nanos(6)), (8, full.1));
+    meter.lower(Nanos(7), (i64::MIN, i64::MIN));
+    assert_eq!(meter.left(Nanos(7)), (-MOST_OWED, -PACKET));
+    meter.lower(Nanos(7), (0, 0));
+    assert_eq!(meter.left(Nanos(7)), (-MOST_OWED, -PACKET));
+    let mut open = Meter::new(&Limit::default());
+    open.lower(Nanos(7), (0, 0));
+    assert_eq!(open.left(Nanos(7)), (i64::MAX, i64::MAX));
+    assert!(open.admit(Nanos(7), 1000));
+}

@@ -290,8 +290,20 @@ impl Security {
         self.connections.of_vap(vlan, now)
     }
 
-    /// Takes over a connection from another NVE, as it lists it. The next packet of
-    /// it asks the rules.
+    /// Tells a page of a VAP's connections, for another NVE; see [`Connections::page`].
+    pub(crate) fn page(
+        &self,
+        vlan: Vlan,
+        cursor: u64,
+        now: Nanos,
+        within: Nanos,
+        tell: impl FnMut(Connection),
+    ) -> u64 {
+        self.connections.page(vlan, cursor, now, within, tell)
+    }
+
+    /// Takes over a connection from another NVE, as it lists it, unless it was seen here
+    /// later than there. The next packet of it asks the rules.
     pub fn import(&mut self, connection: &Connection, now: Nanos) -> Result<(), DropReason> {
         self.connections.import(connection, now)
     }

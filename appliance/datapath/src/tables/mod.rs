@@ -11,6 +11,7 @@
 use core::net::IpAddr;
 
 use alloc::sync::Arc;
+use nve_protocol::handover::Level;
 use nve_protocol::{
     Address, Binding, DhcpOption, Direction, Family, Fdb, Flood, Gateway, Key, Limit, Mac, Member,
     Neighbor, Peer, Qos, Record, RouterId, TableDigest, TableSizes, Vlan, Vni,
@@ -435,6 +436,16 @@ impl Tables {
     /// Whether it would pass; nothing changes.
     pub fn would_admit(&self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
         self.qos.would_admit(meter, now, bytes)
+    }
+
+    /// What is left of a VAP's limit in a direction; `None` if it has none.
+    pub fn level(&self, vlan: Vlan, direction: Direction, now: Nanos) -> Option<Level> {
+        self.qos.level(vlan, direction, now)
+    }
+
+    /// Leaves no more of a VAP's limit than that.
+    pub fn lower(&mut self, vlan: Vlan, level: &Level, now: Nanos) {
+        self.qos.lower(vlan, level, now);
     }
 
     /// Whom a meter meters, as the VM sees the direction, and its limit.

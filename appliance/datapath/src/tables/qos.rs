@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
+use nve_protocol::handover::Level;
 use nve_protocol::{Direction, Limit, Qos, Vlan};
 
 use super::TableError;
@@ -27,6 +28,22 @@ struct Slot {
     record: Qos,
     egress: Meter,
     ingress: Meter,
+}
+
+impl Slot {
+    fn meter(&self, direction: Direction) -> &Meter {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+
+    fn meter_mut(&mut self, direction: Direction) -> &mut Meter {
+        match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        }
+    }
 }
 
 /// All QoS records.
@@ -59,10 +76,7 @@ impl QosTable {
     pub(super) fn meter(&self, vlan: Vlan, direction: Direction) -> Option<MeterIndex> {
         let slot = *self.by_vlan.get(&vlan)?;
         let meters = self.slots.get(usize::from(slot))?.as_ref()?;
-        let meter = match direction {
-            Direction::Egress => &meters.egress,
-            Direction::Ingress => &meters.ingress,
-        };
+        let meter = meters.meter(direction);
         meter.is_limit().then_some(MeterIndex { slot, direction })
     }
 
@@ -88,12 +102,40 @@ impl QosTable {
             if let Some((meters, _)) = &self.shared {
                 return meters.would_admit(slot.record.vlan, index.direction, now, bytes);
             }
-            let mut meter = match index.direction {
-                Direction::Egress => slot.egress,
-                Direction::Ingress => slot.ingress,
-            };
+            let mut meter = *slot.meter(index.direction);
             meter.admit(now, bytes)
         })
+    }
+
+    /// What is left in a direction; `None` if it has no limit.
+    pub(super) fn level(&self, vlan: Vlan, direction: Direction, now: Nanos) -> Option<Level> {
+        let index = self.meter(vlan, direction)?;
+        let slot = self.slots.get(usize::from(index.slot))?.as_ref()?;
+        let (bits, packets) = match &self.shared {
+            Some((meters, _)) => meters.left(vlan, direction, now)?,
+            None => slot.meter(direction).left(now),
+        };
+        Some(Level {
+            direction,
+            bits,
+            packets,
+        })
+    }
+
+    /// Leaves no more than that.
+    pub(super) fn lower(&mut self, vlan: Vlan, level: &Level, now: Nanos) {
+        let to = (level.bits, level.packets);
+        if self.shared.is_some() {
+            if let Some(meters) = self.to_be_set() {
+                meters.lower(vlan, level.direction, now, to);
+            }
+            return;
+        }
+        let slot = self.by_vlan.get(&vlan).map(|slot| usize::from(*slot));
+        let slot = slot.and_then(|slot| self.slots.get_mut(slot)?.as_mut());
+        if let Some(slot) = slot {
+            slot.meter_mut(level.direction).lower(now, to);
+        }
     }
 
     /// Whom a meter meters, and its limit.

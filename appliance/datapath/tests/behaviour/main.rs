@@ -6,6 +6,7 @@ mod forwarding;
 mod hostile;
 mod inspect;
 mod large;
+mod migration;
 mod qos;
 mod rig;
 mod routing;
