@@ -17,7 +17,8 @@
 //!    one frame, so that the caller can forward frames in between; take
 //!    `consumed` bytes off the socket. Errors need no care: `poll` says `Close` with
 //!    the reason.
-//! 3. While the socket has room: [`Session::transmit`], until it returns 0.
+//! 3. [`Session::announce`]; then, while the socket has room: [`Session::transmit`],
+//!    until it returns 0.
 //! 4. [`Session::poll`], and what it says:
 //!    - [`Action::Dial`]: open the socket to that shim; step 1 tells how it went.
 //!    - [`Action::Close`]: log the reason, abort the socket, `disconnected`.

@@ -2,16 +2,19 @@
 //!
 //! What the session takes of a transaction it [tells](crate::Node::tell), step by step;
 //! a [`Replica`] makes the same steps. They are told in order, and a commit only after
-//! it succeeded: whoever has made all steps has the same tables.
+//! it succeeded: whoever has made all steps has the same tables. What is no part of any
+//! transaction may come between its steps.
 
 use nve_datapath::Nanos;
+use nve_protocol::handover::TakeOver;
+use nve_protocol::inspect::Place;
 use nve_protocol::{Begin, Commit, Key, Record, Refusal};
 
 use crate::node::Node;
 use crate::tables::TableStore;
 use crate::transaction::Transaction;
 
-/// A step of a transaction.
+/// A step of a transaction, or something beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// Begins one, in place of one that is open.
@@ -24,6 +27,10 @@ pub enum Change {
     Commit(Commit),
     /// Forgets it, if one is open.
     Abandon,
+    /// Takes over what another NVE knew.
+    TakeOver(TakeOver),
+    /// A VAP's VM was heard.
+    Wake(Place),
 }
 
 /// There is no memory to tell the others.
@@ -60,6 +67,14 @@ impl<T: TableStore> Replica<T> {
             Change::Delete(key) => self.open()?.delete(*key),
             Change::Abandon => {
                 self.open = None;
+                Ok(())
+            }
+            Change::TakeOver(told) => {
+                node.take_over(now, told);
+                Ok(())
+            }
+            Change::Wake(place) => {
+                node.wake(now, place);
                 Ok(())
             }
             Change::Commit(commit) => {

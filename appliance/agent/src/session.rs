@@ -12,7 +12,8 @@
 //!
 //! `disconnected` leads to `Waiting` from every state. Invariants: only
 //! authenticated messages of an established session reach the tables; an open
-//! transaction does not outlive its connection.
+//! transaction does not outlive its connection. What another NVE knew may come between
+//! the messages of a transaction, and takes effect at once.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -39,7 +40,7 @@ use crate::replica::{Change, OutOfMemory};
 use crate::state::{State, Timers, after};
 use crate::tables::TableStore;
 use crate::transaction::Transaction;
-use crate::wire::{FrameReader, Outbox};
+use crate::wire::{FrameReader, Full, Outbox};
 
 /// Nanoseconds that each of dialing, and handshake with greeting, may take.
 const SETUP_TIMEOUT: u64 = 5_000 * MILLI;
@@ -106,6 +107,8 @@ pub struct Session<T, E> {
     outbox: Outbox,
     pending: Pending<T>,
     answers: Answers,
+    /// Up to which awakening the shim was told, on this connection.
+    announced: u64,
 }
 
 impl<T: TableStore, E: Entropy> Session<T, E> {
@@ -122,6 +125,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
             outbox: Outbox::new(),
             pending: Pending::Nothing,
             answers: Answers::default(),
+            announced: 0,
         }
     }
 
@@ -240,6 +244,24 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         self.answers.begin(parts);
     }
 
+    /// Tells the shim of VAPs on standby that woke: of each that is awake once on every
+    /// connection, as soon as there is room.
+    pub fn announce(&mut self, tables: &T) {
+        if !matches!(self.state, State::Established { .. }) {
+            return;
+        }
+        while self.announced < tables.awakenings() {
+            let Some((number, place)) = tables.next_awake(self.announced) else {
+                self.announced = tables.awakenings();
+                return;
+            };
+            if let Err(Full) = self.outbox.queue_behind(&ToShim::Awake(place)) {
+                return;
+            }
+            self.announced = number;
+        }
+    }
+
     /// Sends the counters that [`Action::Report`] asked for. The generation is
     /// filled in here; skipped while the shim is not reading.
     pub fn report(&mut self, now: Nanos, stats: &Stats) {
@@ -310,6 +332,7 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
         self.outbox.clear();
         self.pending = Pending::Nothing;
         self.answers = Answers::default();
+        self.announced = 0;
     }
 
     /// For jitter only: without entropy there is none.
@@ -416,6 +439,12 @@ impl<T: TableStore, E: Entropy> Session<T, E> {
             ToNve::Delete(key) => self.stage(Change::Delete(key), node, |open| open.delete(key)),
             ToNve::Commit(commit) => self.commit(commit, clock, node),
             ToNve::Ping(number) => Ok(self.outbox.queue(&ToShim::Pong(number))?),
+            ToNve::TakeOver(told) => {
+                node.take_over(clock(), &told);
+                // What others have no memory for begins anew there.
+                let _ = node.tell(&Change::TakeOver(told));
+                Ok(())
+            }
             ToNve::Ask(ask) => {
                 self.answers.expect(ask.number);
                 if let Some(parts) = node.answer(clock(), &ask.question) {

@@ -1,6 +1,7 @@
 //! What the session needs of the tables that it keeps in step with the shim.
 
 use nve_datapath::{TableError, Tables};
+use nve_protocol::inspect::Place;
 use nve_protocol::{Key, Record, Refusal, TableDigest};
 
 /// A set of records with one record for each key.
@@ -25,6 +26,12 @@ pub trait TableStore: Sized {
 
     /// Digest of all records.
     fn digest(&self) -> TableDigest;
+
+    /// How many VAPs on standby woke so far. What `replace` puts here counts on.
+    fn awakenings(&self) -> u64;
+
+    /// The first VAP that woke after so many, and is awake still, with its number.
+    fn next_awake(&self, after: u64) -> Option<(u64, Place)>;
 }
 
 impl TableStore for Tables {
@@ -46,6 +53,14 @@ impl TableStore for Tables {
 
     fn digest(&self) -> TableDigest {
         Tables::digest(self)
+    }
+
+    fn awakenings(&self) -> u64 {
+        Tables::awakenings(self)
+    }
+
+    fn next_awake(&self, after: u64) -> Option<(u64, Place)> {
+        Tables::next_awake(self, after)
     }
 }
 

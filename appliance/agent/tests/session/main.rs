@@ -3,6 +3,7 @@
 
 mod hostile;
 mod link;
+mod migration;
 mod questions;
 mod support;
 mod transactions;

@@ -10,7 +10,8 @@ use nve_agent::{
     SessionConfig, TableStore,
 };
 use nve_datapath::{Config, Datapath, Nanos, TableError, Tables, Uplink, connections};
-use nve_protocol::inspect::{Done, Failure, Part, Question, Source, Step};
+use nve_protocol::handover::TakeOver;
+use nve_protocol::inspect::{Done, Failure, Part, Place, Question, Source, Step};
 use nve_protocol::*;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -25,8 +26,12 @@ pub const NVE_KEY: [u8; 32] = [9; 32];
 pub struct Model {
     pub records: BTreeMap<Key, Record>,
     pub limit: usize,
-    /// What was told of transactions.
+    /// What was told of transactions, and beside them.
     pub told: Vec<Change>,
+    /// VAPs that woke, in this order; `None` for what is not awake any more.
+    pub awake: Vec<Option<Place>>,
+    /// What another NVE knew.
+    pub taken_over: Vec<TakeOver>,
 }
 
 impl Model {
@@ -35,6 +40,8 @@ impl Model {
             records: BTreeMap::new(),
             limit,
             told: Vec::new(),
+            awake: Vec::new(),
+            taken_over: Vec::new(),
         }
     }
 
@@ -44,6 +51,8 @@ impl Model {
             records,
             limit: usize::MAX,
             told: Vec::new(),
+            awake: Vec::new(),
+            taken_over: Vec::new(),
         }
     }
 }
@@ -75,6 +84,16 @@ impl TableStore for Model {
     fn digest(&self) -> TableDigest {
         self.records.values().collect()
     }
+
+    fn awakenings(&self) -> u64 {
+        self.awake.len() as u64
+    }
+
+    fn next_awake(&self, after: u64) -> Option<(u64, Place)> {
+        let numbered = (1..).zip(&self.awake);
+        let mut later = numbered.filter(|(number, _)| *number > after);
+        later.find_map(|(number, place)| Some((number, (*place)?)))
+    }
 }
 
 impl Node for Model {
@@ -102,6 +121,14 @@ impl Node for Model {
         let mut parts = vec![step; *cursor as usize];
         parts.push(Part::Done(Done::default()));
         Some(parts)
+    }
+
+    fn take_over(&mut self, _: Nanos, told: &TakeOver) {
+        self.taken_over.push(*told);
+    }
+
+    fn wake(&mut self, _: Nanos, place: &Place) {
+        self.awake.push(Some(*place));
     }
 }
 
@@ -397,6 +424,7 @@ impl Pair {
     fn pump(&mut self) {
         let mut room = vec![0; self.piece.min(65_536)];
         loop {
+            self.session.announce(&self.tables);
             let count = self.session.transmit(&mut room);
             if count == 0 {
                 return;
