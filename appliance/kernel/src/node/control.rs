@@ -83,7 +83,7 @@ impl<E: Entropy> Control<E> {
             }
             let waits = !led.is_level() || led.awaits_answer();
             if led.is_level() {
-                self.transmit(host.socket());
+                self.transmit(host.socket(), led);
             }
             let action = self.session.poll(now);
             self.note_phase();
@@ -152,9 +152,10 @@ impl<E: Entropy> Control<E> {
         consumed > 0 && socket.can_recv()
     }
 
-    fn transmit(&mut self, socket: &mut Socket<'_>) {
+    fn transmit(&mut self, socket: &mut Socket<'_>, led: &Led<'_>) {
         while self.link == Link::Open && socket.can_send() {
             let session = &mut self.session;
+            session.announce(led.datapath.tables());
             let sent = socket.send(|room| {
                 let count = session.transmit(room);
                 (count, count)

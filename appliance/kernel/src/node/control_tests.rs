@@ -97,3 +97,51 @@ fn garbage_ends_the_connection_and_the_node_dials_again() {
     assert_eq!(shim.sessions(), 3, "after the record, and after the length");
     assert_eq!(bench.node.tables().sizes().vaps, 1);
 }
+
+/// The first VAP on standby.
+fn standby() -> Vec<Record> {
+    let mut records = vaps(1);
+    if let Record::Vap(vap) = &mut records[0] {
+        vap.presence = Presence::Standby;
+    }
+    records
+}
+
+fn awake(shim: &Shim) -> Vec<u16> {
+    let told = shim.heard.iter().filter_map(|message| match message {
+        ToShim::Awake(place) => Some(place.vlan.get()),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn the_shim_is_told_at_once_that_a_vm_has_come() {
+    let (mut bench, mut shim) = connected();
+    shim.send_state(4, &standby());
+    run(&mut bench, &mut shim, 50);
+    assert_eq!((shim.applied(), awake(&shim)), (Some(4), vec![]));
+    let broadcast = Mac::BROADCAST.0;
+    let sender = [2, 0, 0, 0, 9, 1];
+    let frame = [
+        &broadcast[..],
+        &sender,
+        &[0x81, 0, 0, 1, 0x80, 0x35],
+        &[0; 46],
+    ]
+    .concat();
+    bench.trunk.wire.borrow_mut().incoming.push_back(frame);
+    run(&mut bench, &mut shim, 2);
+    assert_eq!(awake(&shim), [1]);
+    run(&mut bench, &mut shim, 1000);
+    assert_eq!(awake(&shim), [1], "once");
+    shim.socket().abort();
+    run(&mut bench, &mut shim, 3000);
+    assert_eq!(awake(&shim), [1, 1], "and on the next connection");
+    shim.send_state(5, &vaps(1));
+    run(&mut bench, &mut shim, 50);
+    shim.socket().abort();
+    run(&mut bench, &mut shim, 3000);
+    assert_eq!(shim.sessions(), 3);
+    assert_eq!(awake(&shim), [1, 1], "it is known by now");
+}

@@ -3,12 +3,13 @@
 
 use alloc::sync::Arc;
 
-use nve_agent::Replica;
+use nve_agent::{Change, Replica};
+use nve_datapath::steering::Steering;
 use nve_datapath::{Datapath, Nanos, Tables};
 use nve_nic::Nic;
 
 use super::forward::Forwarder;
-use super::team::{Links, Mail, Report, Team};
+use super::team::{Links, Mail, Report, Team, concerns};
 use super::{House, Load, Looped, Ports, Turn};
 
 /// Most mail that is read before frames have their turn again.
@@ -22,7 +23,10 @@ pub struct Follower<N: Nic> {
     forwarder: Forwarder<N>,
     replica: Replica<Tables>,
     team: Arc<Team>,
+    steering: Steering,
     own: usize,
+    /// Up to which awakening of a VAP the first was told.
+    awakenings: u64,
     /// When the datapath's timers are due.
     due: Nanos,
     report: Nanos,
@@ -34,11 +38,14 @@ impl<N: Nic> Follower<N> {
     /// The part that has these queues and this datapath.
     pub fn new(ports: Ports<N>, datapath: Datapath, links: Links) -> Self {
         let (team, own) = (links.team().clone(), links.own());
+        let steering = *links.steering();
         Follower {
             forwarder: Forwarder::new(ports, datapath, Some(links)),
             replica: Replica::new(),
             team,
+            steering,
             own,
+            awakenings: 0,
             due: Nanos(0),
             report: Nanos(0),
             house: House::new(),
@@ -77,6 +84,7 @@ impl<N: Nic> Follower<N> {
     fn obey(&mut self, now: Nanos, mail: Mail) {
         let (_, datapath) = self.forwarder.parts();
         match mail {
+            Mail::Change(Change::TakeOver(told)) if !concerns(&self.steering, self.own, &told) => {}
             Mail::Change(change) => {
                 if let Err(why) = self.replica.follow(&change, now, datapath) {
                     log::error!("processor {}: tables: {why:?}", self.own);
@@ -90,6 +98,22 @@ impl<N: Nic> Follower<N> {
                     self.team.answer(self.own, asked, parts);
                 }
             }
+        }
+    }
+
+    /// Tells the first of VAPs that woke.
+    fn report_awake(&mut self) {
+        let tables = self.forwarder.tables();
+        while self.awakenings < tables.awakenings() {
+            let Some((number, place)) = tables.next_awake(self.awakenings) else {
+                self.awakenings = tables.awakenings();
+                return;
+            };
+            // Without memory, in the next turn.
+            if self.team.hear(place).is_err() {
+                return;
+            }
+            self.awakenings = number;
         }
     }
 
@@ -109,6 +133,7 @@ impl<N: Nic> Looped for Follower<N> {
         let mut busy = self.forwarder.poll(now);
         self.forwarder.drop_host_frames(now);
         busy |= self.read_mail(now);
+        self.report_awake();
         if now >= self.due {
             self.due = self.forwarder.tick(now);
             self.forwarder.flush();

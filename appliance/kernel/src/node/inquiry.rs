@@ -2,7 +2,7 @@
 //! that they say.
 //!
 //! A trace is made where the packet would be processed. The flow caches are listed one
-//! after the other. Drops of the others come into the first one's log before that is
+//! after the other, and so are connections for another NVE. Drops of the others come into the first one's log before that is
 //! read. A capture runs on all of them, and frames are told whole, so that their pieces
 //! do not mix.
 
@@ -12,12 +12,15 @@ use core::mem;
 
 use nve_datapath::steering::{Place, Steering};
 use nve_datapath::{Datapath, Nanos};
+use nve_protocol::handover::Handover;
 use nve_protocol::inspect::{Captured, Done, Dropped, Failure, MAX_PARTS, Part, Question};
 
 use super::team::Team;
 
 /// Bits of a flow cache's cursor; above them is the number of its processor.
-const CURSOR: u32 = 28;
+const FLOWS: u32 = 28;
+/// Bits of the cursor of a VAP's connections; above them is the same.
+const CONNECTIONS: u32 = 56;
 
 /// What is being asked, and what is kept of answers.
 pub struct Inquiry {
@@ -80,7 +83,10 @@ impl Inquiry {
                 Place::Owner(number) => alloc::vec![number],
                 Place::Anywhere | Place::First => alloc::vec![0],
             },
-            Question::Flows { cursor, .. } => alloc::vec![(cursor >> CURSOR) as usize],
+            Question::Flows { .. } | Question::Handover(_) => {
+                let (cursor, bits) = cursor_of(question);
+                alloc::vec![usize::try_from(cursor >> bits).unwrap_or(usize::MAX)]
+            }
             Question::Drops { .. } | Question::Capture(_) => (1..self.team.processors()).collect(),
         };
         if others == [0] {
@@ -138,9 +144,13 @@ impl Inquiry {
     fn put_to(&self, number: usize, question: &Question) -> Question {
         match question {
             Question::Flows { cursor, vlan } => Question::Flows {
-                cursor: cursor & ((1 << CURSOR) - 1),
+                cursor: cursor & ((1 << FLOWS) - 1),
                 vlan: *vlan,
             },
+            Question::Handover(asked) => Question::Handover(Handover {
+                cursor: asked.cursor & ((1 << CONNECTIONS) - 1),
+                ..*asked
+            }),
             Question::Drops { .. } => Question::Drops {
                 after: self.drops_seen.get(number).copied().unwrap_or(0),
             },
@@ -158,7 +168,7 @@ impl Inquiry {
         match question {
             Question::Drops { .. } => self.join_drops(now, question, answers, datapath),
             Question::Capture(_) => self.join_captures(now, question, answers, datapath),
-            Question::Trace(_) | Question::Flows { .. } => {
+            Question::Trace(_) | Question::Flows { .. } | Question::Handover(_) => {
                 let mut answers = answers.into_iter();
                 let Some((number, mut parts)) = answers.next() else {
                     return alloc::vec![Part::Done(Done::default())];
@@ -169,19 +179,20 @@ impl Inquiry {
         }
     }
 
-    /// Where a list of flows goes on: in the same cache, or in the next one.
+    /// Where a list goes on: on the same processor, or on the next one.
     fn point_on(&self, question: &Question, number: usize, parts: &mut [Part]) {
-        if !matches!(question, Question::Flows { .. }) {
+        let (_, bits) = cursor_of(question);
+        if bits == 0 {
             return;
         }
         let Some(Part::Done(done)) = parts.last_mut() else {
             return;
         };
-        let limit = 1 << CURSOR;
+        let limit = 1 << bits;
         if (1..limit).contains(&done.next) {
-            done.next |= (number as u64) << CURSOR;
+            done.next |= (number as u64) << bits;
         } else if number + 1 < self.team.processors() {
-            done.next = (number as u64 + 1) << CURSOR;
+            done.next = (number as u64 + 1) << bits;
             done.more = true;
         } else {
             done.next = 0;
@@ -265,6 +276,16 @@ impl Inquiry {
         }
         whole.push(Part::Done(end));
         whole
+    }
+}
+
+/// Where a list goes on, and how many bits of that are the processor's own; none, if it
+/// is no list of one processor after the other.
+fn cursor_of(question: &Question) -> (u64, u32) {
+    match question {
+        Question::Flows { cursor, .. } => ((*cursor).into(), FLOWS),
+        Question::Handover(asked) => (asked.cursor, CONNECTIONS),
+        Question::Trace(_) | Question::Drops { .. } | Question::Capture(_) => (0, 0),
     }
 }
 

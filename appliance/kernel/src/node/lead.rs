@@ -6,16 +6,21 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use nve_agent::{Change, Node as _, OutOfMemory};
+use nve_datapath::steering::Steering;
 use nve_datapath::{Datapath, Nanos, NextHop, Tables};
-use nve_protocol::inspect::{Part, Question};
+use nve_protocol::handover::TakeOver;
+use nve_protocol::inspect::{Part, Place, Question};
 
 use super::inquiry::Inquiry;
-use super::team::{Links, Mail, Team};
+use super::team::{Links, Mail, Team, concerns};
 
 /// What the first of several processors has to do with the others.
 pub struct Lead {
     team: Arc<Team>,
+    steering: Steering,
     inquiry: Inquiry,
+    /// Up to which awakening of a VAP the others were told.
+    awakenings: u64,
     /// Next hops that the others have not been told of.
     learned: VecDeque<NextHop>,
 }
@@ -25,6 +30,8 @@ impl Lead {
     pub fn new(links: &Links) -> Self {
         Lead {
             team: links.team().clone(),
+            steering: *links.steering(),
+            awakenings: 0,
             inquiry: Inquiry::new(links.team().clone(), *links.steering()),
             learned: VecDeque::new(),
         }
@@ -35,8 +42,35 @@ impl Lead {
         &self.team
     }
 
-    /// Tells the others of next hops that the datapath has learned of.
+    /// Has VAPs wake whose VM was heard on another processor.
+    pub fn heed(&mut self, now: Nanos, datapath: &mut Datapath) {
+        if self.team.has_heard() {
+            for place in self.team.take_heard() {
+                datapath.wake(now, &place);
+            }
+        }
+        self.tell_awake(datapath.tables());
+    }
+
+    /// Tells the others of VAPs that woke.
+    fn tell_awake(&mut self, tables: &Tables) {
+        while self.awakenings < tables.awakenings() {
+            let Some((number, place)) = tables.next_awake(self.awakenings) else {
+                self.awakenings = tables.awakenings();
+                return;
+            };
+            let wake = || Mail::Change(Change::Wake(place));
+            if self.team.tell(wake).is_err() {
+                return;
+            }
+            self.awakenings = number;
+        }
+    }
+
+    /// Tells the others of next hops that the datapath has learned of, and of VAPs that
+    /// woke.
     pub fn pass_on(&mut self, datapath: &mut Datapath) {
+        self.tell_awake(datapath.tables());
         for next in datapath.take_learned() {
             if self.learned.try_reserve(1).is_err() {
                 return self.team.split();
@@ -110,7 +144,7 @@ impl nve_agent::Node for Led<'_> {
         let Some(lead) = &mut self.lead else {
             return Ok(());
         };
-        // What was learned of next hops was learned before this.
+        // What was learned of next hops was learned before this, and who woke did so.
         lead.pass_on(self.datapath);
         let told = lead.team.tell(|| Mail::Change(*change));
         if told.is_err() && matches!(change, Change::Commit(_)) {
@@ -124,5 +158,16 @@ impl nve_agent::Node for Led<'_> {
             Some(lead) => lead.inquiry.ask(now, question, self.datapath),
             None => Some(self.datapath.answer(now, question).into_list()),
         }
+    }
+
+    fn take_over(&mut self, now: Nanos, told: &TakeOver) {
+        let lead = self.lead.as_ref();
+        if lead.is_none_or(|lead| concerns(&lead.steering, 0, told)) {
+            self.datapath.take_over(now, told);
+        }
+    }
+
+    fn wake(&mut self, now: Nanos, place: &Place) {
+        self.datapath.wake(now, place);
     }
 }

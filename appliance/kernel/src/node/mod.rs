@@ -91,6 +91,8 @@ pub struct Node<N: Nic, E> {
     platform: Platform,
     /// When something other than a frame needs attention.
     due: Nanos,
+    /// How many VAPs had woken when the session was last served.
+    awakenings: u64,
     house: House,
     load: Load,
 }
@@ -150,6 +152,7 @@ impl<N: Nic, E: Entropy> Node<N, E> {
             lead,
             platform,
             due: Nanos(0),
+            awakenings: 0,
             house: House::new(),
             load: Load::default(),
         }
@@ -185,8 +188,14 @@ impl<N: Nic, E: Entropy> Node<N, E> {
         }
     }
 
+    /// Whether the shim is to be told of a VAP that woke.
+    fn has_woken(&self) -> bool {
+        self.forwarder.tables().awakenings() != self.awakenings
+    }
+
     /// Host stack, control session and the datapath's timers.
     fn serve(&mut self, now: Nanos) {
+        self.awakenings = self.forwarder.tables().awakenings();
         self.host.poll(now, &mut self.forwarder);
         let own = self.report();
         let heap = (self.platform.heap)();
@@ -213,7 +222,10 @@ impl<N: Nic, E: Entropy> Node<N, E> {
 impl<N: Nic, E: Entropy> Looped for Node<N, E> {
     fn poll(&mut self, now: Nanos) -> Turn {
         let mut busy = self.forwarder.poll(now);
-        if self.forwarder.has_host_frames() || now >= self.due {
+        if let Some(lead) = &mut self.lead {
+            lead.heed(now, self.forwarder.parts().1);
+        }
+        if self.forwarder.has_host_frames() || now >= self.due || self.has_woken() {
             self.serve(now);
             busy = true;
         }

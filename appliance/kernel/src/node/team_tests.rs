@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nve_datapath::{Nanos, Side};
 use nve_nic::Pool;
+use nve_protocol::handover::{Handover, Known, TakeOver};
 use nve_protocol::inspect::{Ask, Origin, Part, Probe, ProbeHead, Question};
 use nve_protocol::{
     Address, Begin, Binding, Commit, Direction, Family, Group, GroupId, Limit, PortId, Prefix,
@@ -508,5 +509,157 @@ fn questions_are_answered_for_all_processors() {
         let parts = ask(&mut bench, &mut shim, Question::Trace(probe));
         let text = format!("{parts:?}");
         assert!(text.contains("connection: Some"), "{text}");
+    }
+}
+
+fn on_standby() -> Vec<Record> {
+    let mut records = stateful();
+    if let Record::Vap(vap) = &mut records[0] {
+        vap.presence = Presence::Standby;
+    }
+    records
+}
+
+fn place() -> nve_protocol::inspect::Place {
+    nve_protocol::inspect::Place {
+        vlan: Vlan::new(101).unwrap(),
+        port: PortId([7; 16]),
+    }
+}
+
+#[test]
+fn a_vm_is_there_for_all_processors_wherever_it_is_heard() {
+    // Hosts whose packets are each processor's.
+    let mut probe = team();
+    let hosts: Vec<u8> = (0..PROCESSORS)
+        .map(|owner| {
+            let is_owners = |host: &u8| {
+                probe.bring(0, Side::Trunk, &from_vm(1, *host, (1, 2)));
+                probe.sender(Side::Uplink) == Some(owner)
+            };
+            (10..100).find(is_owners).unwrap()
+        })
+        .collect();
+    for host in hosts {
+        let (mut bench, mut shim) = connected();
+        shim.send_state(4, &on_standby());
+        exchange(&mut bench, &mut shim);
+        run(&mut bench, &mut shim, 50);
+        assert_eq!(shim.applied(), Some(4));
+        let is_here = |tables: &nve_datapath::Tables| {
+            let vap = tables.vap(101).unwrap();
+            tables.is_here(vap)
+        };
+        let all_here = |bench: &Bench| {
+            let mut others = bench.others.iter();
+            is_here(bench.node.tables()) && others.all(|other| is_here(other.follower.tables()))
+        };
+        assert!(!is_here(bench.node.tables()));
+        bench.bring(0, Side::Trunk, &from_vm(1, host, (1, 2)));
+        run(&mut bench, &mut shim, 5);
+        assert!(all_here(&bench));
+        let awake = ToShim::Awake(place());
+        let told = |shim: &Shim| shim.heard.iter().filter(|heard| **heard == awake).count();
+        assert_eq!(told(&shim), 1);
+        // The same state again: it is awake still, on all.
+        shim.send_state(5, &on_standby());
+        run(&mut bench, &mut shim, 50);
+        assert_eq!(shim.applied(), Some(5));
+        assert!(all_here(&bench));
+        assert_eq!(told(&shim), 1);
+    }
+}
+
+#[test]
+fn a_sleeping_first_processor_is_woken_for_a_vm_that_was_heard() {
+    let mut bench = team();
+    bench.put(&on_standby());
+    let host = (0..100)
+        .find(|host| {
+            bench.bring(0, Side::Trunk, &from_vm(1, *host, (1, 2)));
+            bench.sender(Side::Uplink) == Some(2)
+        })
+        .unwrap();
+    // Anew, since it was heard in finding out.
+    bench.put(&stateful());
+    bench.put(&on_standby());
+    while bench.turn() {}
+    assert!(!bench.node.arm_interrupts());
+    WOKEN.take();
+    bench.bring(2, Side::Trunk, &from_vm(1, host, (1, 2)));
+    poll(&mut bench, 2);
+    assert!(WOKEN.take().contains(&0));
+    assert!(bench.node.arm_interrupts(), "it would not have slept");
+    bench.node.disarm_interrupts();
+}
+
+/// Everything that is known of the VAP.
+fn handed_over(bench: &mut Bench, shim: &mut Shim) -> Vec<Known> {
+    let (mut cursor, mut all) = (0, Vec::new());
+    loop {
+        let question = Question::Handover(Handover {
+            place: place(),
+            cursor,
+            within_ms: u32::MAX,
+        });
+        let mut parts = ask(bench, shim, question);
+        let Some(Part::Done(done)) = parts.pop() else {
+            panic!("{parts:?}");
+        };
+        all.extend(parts.into_iter().filter_map(|part| match part {
+            Part::Known(known) => Some(known),
+            _ => None,
+        }));
+        if !done.more {
+            return all;
+        }
+        cursor = done.next;
+    }
+}
+
+#[test]
+fn connections_of_all_processors_go_to_those_of_another_nve() {
+    let (mut source, mut shim) = connected();
+    let limit = Limit {
+        pps: 1_000_000,
+        ..Limit::default()
+    };
+    let qos = Record::Qos(Qos {
+        vlan: Vlan::new(101).unwrap(),
+        egress: limit,
+        ingress: limit,
+        dscp: None,
+    });
+    source.put(&stateful());
+    source.put(&[qos]);
+    for host in 10..30 {
+        source.bring(0, Side::Trunk, &from_vm(1, host, (1000, 2000)));
+    }
+    source.run(Side::Uplink);
+    let known = handed_over(&mut source, &mut shim);
+    let is_level = |known: &&Known| matches!(known, Known::Level(_));
+    assert_eq!(known.iter().filter(is_level).count(), 2);
+    assert_eq!(known.len(), 2 + 20);
+    let (mut new, mut shim) = connected();
+    new.put(&on_standby());
+    new.put(&[qos]);
+    let place = place();
+    let told = known.iter().map(|known| {
+        let known = *known;
+        ToNve::TakeOver(TakeOver { place, known })
+    });
+    shim.send(&told.collect::<Vec<_>>());
+    exchange(&mut new, &mut shim);
+    run(&mut new, &mut shim, 50);
+    assert_eq!(
+        handed_over(&mut new, &mut shim).len(),
+        known.len(),
+        "each once"
+    );
+    new.bring(0, Side::Trunk, &from_vm(1, 99, (1, 2)));
+    run(&mut new, &mut shim, 5);
+    for host in 10..30 {
+        new.bring(1, Side::Uplink, &from_remote(host, 1, (2000, 1000)));
+        assert!(new.sender(Side::Trunk).is_some(), "{host}");
     }
 }

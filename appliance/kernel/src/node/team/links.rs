@@ -182,7 +182,9 @@ impl Links {
     /// Whether something has come from another processor, mail or frames.
     pub fn has_any(&self) -> bool {
         let mut peers = self.peers.iter().flatten();
-        self.team.has_mail(self.own) || peers.any(|peer| !peer.frames_from.is_empty())
+        self.team.has_mail(self.own)
+            || (self.own == 0 && self.team.has_heard())
+            || peers.any(|peer| !peer.frames_from.is_empty())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each has queues, buffers, a flow cache, connections and tables of its own, and
 //! forwards by them alone. The first one also has the control session: what that changes
-//! in its tables the others change too, by [`Mail`], in the same order. A frame that came
+//! in its tables the others change too, by [`Mail`], in the same order. Of VMs that others
+//! hear it is told ([`Team::hear`]), and tells the rest. A frame that came
 //! in where it does not belong ([`Steering`](nve_datapath::steering)) goes over a ring
 //! ([`Links`]). What all of them use is meters, and they have a lock each.
 //!
@@ -18,9 +19,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use nve_agent::{Change, OutOfMemory};
+use nve_datapath::steering::{self, Steering};
 use nve_datapath::{Counters, NextHop};
 use nve_nic::Statistics;
-use nve_protocol::inspect::{Part, Question};
+use nve_protocol::handover::{Known, TakeOver};
+use nve_protocol::inspect::{Part, Place, Question};
 use spin::Mutex;
 
 pub use links::Links;
@@ -34,12 +37,24 @@ const BACKLOG: usize = 1024;
 /// What the first processor sends to each of the others.
 #[derive(Debug)]
 pub enum Mail {
-    /// A step of a transaction.
+    /// A step of a transaction, or something beside it.
     Change(Change),
     /// A next hop was resolved.
     NextHop(NextHop),
     /// A question was left: [`Team::question`].
     Question,
+}
+
+/// Whether a processor has a use for what another NVE knew: a connection is for the one
+/// that its packets are for.
+pub fn concerns(steering: &Steering, number: usize, told: &TakeOver) -> bool {
+    match &told.known {
+        Known::Level(_) => true,
+        Known::Connection(connection) => {
+            let place = steering.between(connection.local, connection.remote);
+            place == steering::Place::Owner(number)
+        }
+    }
 }
 
 /// Counters of one processor.
@@ -111,6 +126,10 @@ impl Seat {
 #[derive(Debug)]
 pub struct Team {
     seats: Vec<Seat>,
+    /// VAPs on standby whose VM was heard elsewhere than on the first.
+    heard: Mutex<Vec<Place>>,
+    /// Whether there are any.
+    has_heard: AtomicBool,
     /// Whether tables are no more the same: only a restart mends that.
     is_split: AtomicBool,
     /// Has a processor's halt end.
@@ -124,6 +143,8 @@ impl Team {
         seats.resize_with(processors, Seat::default);
         Arc::new(Team {
             seats,
+            heard: Mutex::new(Vec::new()),
+            has_heard: AtomicBool::new(false),
             is_split: AtomicBool::new(false),
             wake,
         })
@@ -197,6 +218,29 @@ impl Team {
     pub fn is_behind(&self) -> bool {
         let mut unread = self.seats.iter().map(|seat| &seat.unread);
         unread.any(|unread| unread.load(Ordering::Relaxed) > BACKLOG)
+    }
+
+    /// Tells the first that the VM of a VAP on standby was heard.
+    pub fn hear(&self, place: Place) -> Result<(), OutOfMemory> {
+        let mut heard = self.heard.lock();
+        heard.try_reserve(1).map_err(|_| OutOfMemory)?;
+        heard.push(place);
+        drop(heard);
+        self.has_heard.store(true, Ordering::Release);
+        self.wake(0);
+        Ok(())
+    }
+
+    /// Whether a VM was heard that the first does not know of.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard.load(Ordering::Acquire)
+    }
+
+    /// The VAPs whose VMs were heard since the last call.
+    pub fn take_heard(&self) -> Vec<Place> {
+        self.has_heard.store(false, Ordering::Release);
+        // What comes from now on is there when the next call is due.
+        core::mem::take(&mut *self.heard.lock())
     }
 
     /// Somebody could not do what the others did.
