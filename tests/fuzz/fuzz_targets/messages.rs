@@ -81,6 +81,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(deleted, records.remove(&key));
             }
             ToNve::Ask(ask) => check_answer(&mut datapath, &ask),
+            ToNve::TakeOver(told) => datapath.take_over(Nanos(1), &told),
             ToNve::Welcome(_) | ToNve::Begin(_) | ToNve::Commit(_) | ToNve::Ping(_) => {}
         }
         let digest: TableDigest = records.values().collect();
