@@ -346,6 +346,7 @@ mod tests {
             vni in 0..=Vni::MAX,
             entropy: u32,
             dscp in 0u8..64,
+            hops: u8,
         ) {
             let (source, destination): (IpAddr, IpAddr) = if six {
                 ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into())
@@ -381,6 +382,16 @@ mod tests {
             let whole = (headers.bytes().len() - ethernet::HEADER + inner.len()) as u16;
             prop_assert!(outer.emit(&[&inner], &label, whole).is_some());
             prop_assert!(outer.emit(&[&inner], &label, whole - 1).is_none());
+            let (mut wanted, at) = (headers.bytes().to_vec(), if six { 21 } else { 22 });
+            prop_assert_eq!(wanted[at], HOPS);
+            wanted[at] = hops;
+            if !six {
+                wanted[24..26].fill(0);
+                let sum = checksum::of(&wanted[14..34]);
+                wanted[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
+            let headers = headers.with_hops(hops);
+            prop_assert_eq!(headers.bytes(), wanted);
         }
     }
 

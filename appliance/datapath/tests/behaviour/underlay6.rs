@@ -241,6 +241,36 @@ fn tunnelled_frames_are_verified_and_delivered() {
 }
 
 #[test]
+fn what_comes_for_a_vm_that_has_gone_is_sent_on() {
+    let mut rig = rig();
+    let Record::Vap(vap) = vap(101, RED, 1) else {
+        panic!("a VAP")
+    };
+    rig.put(&[
+        Record::Vap(Vap {
+            presence: Presence::Departed,
+            ..vap
+        }),
+        Record::Fdb(Fdb {
+            vni: vap.vni,
+            mac: vap.mac,
+            vtep: FAR.into(),
+        }),
+    ]);
+    let inner = untagged(mac(3), mac(1), 61);
+    let mut sent = rig.uplink(&tunnelled6(THERE, &inner)).sent;
+    assert_eq!(sent.len(), 1);
+    let sent = sent.remove(0);
+    assert_eq!(detunnel6(&sent), (FAR.into(), inner.clone()));
+    assert_eq!((&sent.bytes[..6], sent.bytes[21]), (&OTHER_MAC.0[..], 63));
+    let back = tunnelled6(FAR, &inner);
+    rig.assert_dropped(Side::Uplink, &back, DropReason::SplitHorizon);
+    let mut tired = tunnelled6(THERE, &inner);
+    tired[21] = 1;
+    rig.assert_dropped(Side::Uplink, &tired, DropReason::HopLimit);
+}
+
+#[test]
 fn the_host_gets_what_is_for_its_addresses() {
     let mut rig = rig();
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0xff, 0xfe00, 1);
