@@ -229,6 +229,10 @@ pub struct LifecycleEvent {
     /// The VM after it happened.
     #[serde(flatten)]
     pub vm: VmState,
+    /// Name of the host that a live migration which starts leads to. It is not in TABLE
+    /// II, so a manager need not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_host_name: Option<String>,
 }
 
 /// All VMs of a hypervisor manager at one moment.

@@ -117,6 +117,7 @@ fn event(kind: &str, placed: PlacedVm) -> LifecycleEvent {
         timestamp: placed.as_of,
         event_type: kind.parse().unwrap(),
         vm: placed.vm,
+        destination_host_name: None,
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Steps {
     pub events: Vec<(EventType, VmState)>,
     /// The VM as it is at last, if no event says that.
     pub silent: Option<VmState>,
+    /// Name of the host that a live migration leads to which starts among the events.
+    pub destination: Option<String>,
 }
 
 /// The VMs and their events.
@@ -81,7 +83,8 @@ impl Ledger {
         let (result, entries, silent, first_kept) = {
             let state = self.read();
             let (result, steps) = plan(&state.vms)?;
-            let entries = state.log.prepare(steps.events, OffsetDateTime::now_utc());
+            let now = OffsetDateTime::now_utc();
+            let entries = state.log.prepare(steps.events, steps.destination, now);
             let first_kept = state.log.first_kept(entries.len());
             (result, entries, steps.silent, first_kept)
         };

@@ -49,19 +49,27 @@ impl EventLog {
         log
     }
 
-    /// The events that `steps` would be if they were appended next.
-    pub fn prepare(&self, steps: Vec<(EventType, VmState)>, now: OffsetDateTime) -> Vec<Entry> {
+    /// The events that `steps` would be if they were appended next; a live migration that
+    /// starts among them leads to `destination`, if that is known.
+    pub fn prepare(
+        &self,
+        steps: Vec<(EventType, VmState)>,
+        destination: Option<String>,
+        now: OffsetDateTime,
+    ) -> Vec<Entry> {
         let mut timestamp = self.newest;
         steps
             .into_iter()
             .zip(self.next_seq..)
             .map(|((event_type, vm), seq)| {
                 timestamp = now.max(timestamp + Duration::microseconds(1));
+                let starts = event_type == EventType::LiveMigrateStart;
                 let event = Arc::new(LifecycleEvent {
                     event_id: Uuid::new_v4(),
                     timestamp,
                     event_type,
                     vm,
+                    destination_host_name: destination.clone().filter(|_| starts),
                 });
                 Entry { seq, event }
             })
@@ -145,7 +153,7 @@ mod tests {
         let mut log = EventLog::new(vec![], capacity, 8, now);
         let mut ids = vec![];
         for _ in 0..events {
-            let entries = log.prepare(vec![step()], now);
+            let entries = log.prepare(vec![step()], None, now);
             ids.push(entries[0].event.event_id);
             log.append(entries);
         }
@@ -160,7 +168,7 @@ mod tests {
         let backlog: Vec<Uuid> = feed.backlog.iter().map(|event| event.event_id).collect();
         assert_eq!(backlog, ids[2..]);
 
-        let entries = log.prepare(vec![step()], OffsetDateTime::UNIX_EPOCH);
+        let entries = log.prepare(vec![step()], None, OffsetDateTime::UNIX_EPOCH);
         let id = entries[0].event.event_id;
         log.append(entries);
         assert_eq!(feed.live.try_recv().unwrap().event_id, id);
@@ -177,10 +185,25 @@ mod tests {
         let saved: Vec<Entry> = log.entries.iter().cloned().collect();
         let earlier = OffsetDateTime::UNIX_EPOCH - Duration::days(1);
         let again = EventLog::new(saved, 4, 8, earlier);
-        let next = again.prepare(vec![step(), step()], earlier);
+        let next = again.prepare(vec![step(), step()], None, earlier);
         assert!(next[0].event.timestamp > times[3]);
         assert!(next[1].event.timestamp > next[0].event.timestamp);
         assert_eq!((next[0].seq, next[1].seq), (4, 5));
         assert_eq!(again.first_kept(2), 2);
+    }
+
+    #[test]
+    fn the_start_of_a_live_migration_tells_where_it_leads() {
+        let (log, _) = filled(4, 0);
+        let (_, vm) = step();
+        let kinds = [EventType::LiveMigrateStart, EventType::LiveMigrateFinish];
+        let steps = kinds.map(|kind| (kind, vm.clone())).to_vec();
+        let entries = log.prepare(steps, Some("b".into()), OffsetDateTime::UNIX_EPOCH);
+        let told = entries
+            .iter()
+            .map(|e| e.event.destination_host_name.as_deref());
+        assert_eq!(told.collect::<Vec<_>>(), [Some("b"), None]);
+        let written = serde_json::to_value(&*entries[1].event).unwrap();
+        assert!(written.get("destination_host_name").is_none());
     }
 }

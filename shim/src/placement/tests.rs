@@ -43,6 +43,7 @@ fn event(event_type: EventType, vm: &VmState, second: i64) -> LifecycleEvent {
         timestamp: at(second),
         event_type,
         vm: vm.clone(),
+        destination_host_name: None,
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
         "vm_status": {"enum": ["stop", "running", "paused"]},
         "instance_name": maybe, "instance_uuid": maybe,
         "host_name": text, "host_uuid": uuid,
+        "destination_host_name": {"type": ["string", "null"], "description":
+            "The host that a live migration which starts leads to; not in the paper."},
         "vnic_list": {"type": "array", "items": vnic},
     }, "required": [
         "event_id", "timestamp", "event_type", "vm_name", "vm_uuid", "vm_status",

@@ -215,6 +215,7 @@ async fn place(fabric: &Fabric, vm: &str, host: &str, port: &Value, tag: u16) {
             host_uuid: Uuid::nil(),
             vnic_list: vec![vnic],
         },
+        destination_host_name: None,
     };
     fabric.take_event("lab", event).await.unwrap();
 }

@@ -67,6 +67,7 @@ impl Lab {
         self.ledger.change(|vms| {
             let Change { after, steps } = plan(&self.hosts, vms)?;
             let steps = Steps {
+                destination: Some(after.host_name.clone()),
                 events: steps,
                 silent: None,
             };

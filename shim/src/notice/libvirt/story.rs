@@ -9,7 +9,7 @@
 //!
 //! | hosts say | the story |
 //! |---|---|
-//! | destination `Started Migrated` | livemigratetestart |
+//! | destination `Started Migrated` | livemigratetestart, with the destination |
 //! | destination runs it (`Resumed Migrated`) | livemigratefinish; the source has it no more, whatever it says |
 //! | source `Stopped Migrated`, destination still `Started Migrated` | livemigratefinish |
 //! | destination `Stopped Failed` | livemigratefinish with the source as host |
@@ -325,9 +325,13 @@ impl Story {
     fn depart(&self, vm: Uuid, told: &VmState) -> Steps {
         let starts = told.vm_status.forwards() && !self.moving.contains_key(&vm);
         let start = starts.then(|| (EventType::LiveMigrateStart, told.clone()));
+        let destination = self
+            .arrival(vm)
+            .map(|(_, there)| there.vm.host_name.clone());
         Steps {
             events: start.into_iter().collect(),
             silent: None,
+            destination,
         }
     }
 
@@ -378,11 +382,17 @@ impl Story {
 
     /// Where `vm` is about to arrive.
     fn destination(&self, vm: Uuid, home: Option<Uuid>) -> Option<Uuid> {
+        let (host, _) = self.arrival(vm)?;
+        (home != Some(host)).then_some(host)
+    }
+
+    /// The host that `vm` is about to arrive on, and what it has of it.
+    fn arrival(&self, vm: Uuid) -> Option<(Uuid, &Sighting)> {
         let mut hosts = self.hosts.iter();
-        let arriving =
-            hosts.find(|(_, view)| view.vms.get(&vm).is_some_and(|sighting| sighting.arriving));
-        let (host, _) = arriving?;
-        (home != Some(*host)).then_some(*host)
+        hosts.find_map(|(host, view)| {
+            let sighting = view.vms.get(&vm)?;
+            sighting.arriving.then_some((*host, sighting))
+        })
     }
 
     /// The host's sighting that counts: where it runs rather than where it does not, a

@@ -40,7 +40,7 @@ fn vanish(told: &VmState) -> Steps {
     path.tell(EventType::VmDeleted);
     Steps {
         events: path.events,
-        silent: None,
+        ..Steps::default()
     }
 }
 
@@ -150,6 +150,7 @@ impl Path {
         Steps {
             events: self.events,
             silent,
+            destination: Some(now.host_name.clone()),
         }
     }
 }

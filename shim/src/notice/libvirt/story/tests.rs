@@ -40,6 +40,8 @@ struct Teller {
     story: Story,
     told: Vms,
     now: Duration,
+    /// Where the last migration leads to that has started.
+    destination: Option<String>,
 }
 
 impl Teller {
@@ -49,6 +51,7 @@ impl Teller {
             story: Story::new(&Vms::new(), 2),
             told: Vms::new(),
             now: START_GRACE,
+            destination: None,
         };
         teller.story.listed(A, vec![], teller.now);
         teller.story.listed(B, vec![], teller.now);
@@ -68,6 +71,9 @@ impl Teller {
         for vm in self.story.due(self.now) {
             let steps = self.story.settle(vm, self.told.get(&vm), self.now);
             let kinds: Vec<EventType> = steps.events.iter().map(|(kind, _)| *kind).collect();
+            if kinds.contains(&EventType::LiveMigrateStart) {
+                self.destination = steps.destination;
+            }
             for (kind, state) in steps.events {
                 lines.push(format!(
                     "{kind} {} {:?} {}",
@@ -188,6 +194,7 @@ fn a_live_migration_starts_and_finishes() {
     let mut teller = Teller::with_vm(RUNNING);
     let started = teller.migrates(B, Cause::Arriving);
     assert_eq!(started, ["livemigratetestart a Running 1"]);
+    assert_eq!(teller.destination.as_deref(), Some("b"));
     assert!(teller.migrates(A, Cause::Other).is_empty());
     assert!(teller.migrates(B, Cause::Other).is_empty());
     let resumed = teller.says(B, Cause::Other, Some(RUNNING));
@@ -200,6 +207,7 @@ fn a_live_migration_starts_and_finishes() {
     // And back.
     let back = teller.migrates(A, Cause::Arriving);
     assert_eq!(back, ["livemigratetestart b Running 1"]);
+    assert_eq!(teller.destination.as_deref(), Some("a"));
     // The source's is heard first.
     let left = teller.says(B, Cause::Left, None);
     assert_eq!(left, ["livemigratefinish a Running 1"]);
@@ -338,6 +346,7 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
         story: Story::new(told, 2),
         told: told.clone(),
         now: Duration::ZERO,
+        destination: None,
     };
     let on_b = || Seen {
         vm: vm(B, RUNNING, &[1]),

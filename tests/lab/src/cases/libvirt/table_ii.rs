@@ -1,4 +1,5 @@
-//! An event as TABLE II has it: all fields, no others, and what is in them.
+//! An event as TABLE II has it: all fields, no others, and what is in them. The start of a
+//! live migration tells its destination besides.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +61,13 @@ impl Subject {
         with_vnic: bool,
     ) -> Result<()> {
         let check = || -> Result<()> {
-            fields(event, &FIELDS)?;
+            let mut wanted = FIELDS.to_vec();
+            if kind == "livemigratetestart" {
+                wanted.push("destination_host_name");
+                let to = text(event, "destination_host_name")?;
+                ensure!(!to.is_empty() && to != host_name, "it leads to {to:?}");
+            }
+            fields(event, &wanted)?;
             for (field, wanted) in [
                 ("event_type", json!(kind)),
                 ("vm_name", json!(self.name)),
