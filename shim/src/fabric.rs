@@ -223,7 +223,12 @@ impl EventSink for Fabric {
             .map_err(|error| SinkError::Unavailable(error.to_string()))
     }
 
-    async fn inventory(&self, manager: &str, inventory: Inventory) -> Result<(), SinkError> {
+    async fn inventory(
+        &self,
+        manager: &str,
+        inventory: Inventory,
+        is_gap: bool,
+    ) -> Result<(), SinkError> {
         let name = manager.to_owned();
         let vms = inventory.vms.len();
         let planner = self.controller.clone();
@@ -231,7 +236,8 @@ impl EventSink for Fabric {
             .controller
             .transact::<_, TransactError, _>(move |state| {
                 let context = planner.context();
-                Ok(placement::plan_inventory(state, context, &name, &inventory))
+                let plan = placement::plan_inventory(state, context, &name, &inventory, is_gap);
+                Ok(plan)
             })
             .await
             .map_err(|error| SinkError::Unavailable(error.to_string()))?;

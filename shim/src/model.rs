@@ -485,6 +485,42 @@ pub struct PlacedVm {
     /// forwards nothing, and its tags are nobody else's.
     #[serde(default)]
     pub deleted: bool,
+    /// Its live migration, while one is under way.
+    #[serde(default)]
+    pub migration: Option<Migration>,
+    /// The host that it has left last, until nobody sends anything there any more.
+    #[serde(default)]
+    pub departed: Option<Departed>,
+}
+
+impl PlacedVm {
+    /// Name of the host where it is: where an NVE has heard it since its migration
+    /// began, or else where it was told to be.
+    pub fn host_name(&self) -> &str {
+        let awake = self.migration.as_ref().and_then(|all| all.awake.as_deref());
+        awake.unwrap_or(&self.vm.host_name)
+    }
+}
+
+/// A VM's live migration away from the host that it was told to be on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migration {
+    /// When its start was told, by the shim's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Names of the hosts where it may come up, ascending.
+    pub to: Vec<String>,
+    /// The one of them where an NVE has heard it, before its end was told.
+    pub awake: Option<String>,
+}
+
+/// Where a VM was before it moved. What is still sent there is sent on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// Name of the host.
+    pub host: String,
+    /// The ports that it had there, and their tags, ascending.
+    pub vaps: Vec<(Uuid, Vlan)>,
 }
 
 /// What remains of a VM that is gone: events that are not newer are late.

@@ -171,7 +171,7 @@ impl<S: EventSink> Subscriber<S> {
         for kind in EventType::ALL {
             self.register(kind).await?;
         }
-        let after = self.relist().await?;
+        let after = self.relist(true).await?;
         if connections > 1 {
             self.status.change(|status| status.resyncs += 1);
         }
@@ -213,8 +213,8 @@ impl<S: EventSink> Subscriber<S> {
     }
 
     /// Lists the inventory, if the manager has one, and returns the event after which
-    /// the stream is to go on.
-    async fn relist(&self) -> Result<Option<Uuid>, Ended> {
+    /// the stream is to go on. `is_gap`: events before it may have been missed.
+    async fn relist(&self, is_gap: bool) -> Result<Option<Uuid>, Ended> {
         let inventory: Inventory = match self.client.get("/v1/inventory").await {
             Err(error) if is_unknown(&error) => {
                 self.status.has(INVENTORY, false);
@@ -223,7 +223,7 @@ impl<S: EventSink> Subscriber<S> {
             answer => answer?,
         };
         let last = inventory.last_event_id;
-        self.sink.inventory(&self.name, inventory).await?;
+        self.sink.inventory(&self.name, inventory, is_gap).await?;
         self.status.has(INVENTORY, true);
         self.status.change(|status| status.inventories += 1);
         // The nil id is none that a manager has: it makes the manager answer with a
@@ -255,7 +255,7 @@ impl<S: EventSink> Subscriber<S> {
         let mut relist_at = repair_at + self.timing.relist;
         loop {
             if Instant::now() >= relist_at {
-                self.relist().await?;
+                self.relist(missed).await?;
                 let resyncs = u64::from(std::mem::take(&mut missed));
                 self.status.change(|status| status.resyncs += resyncs);
                 repair_at = Instant::now() + self.timing.repair;

@@ -46,7 +46,7 @@ impl EventSink for Recorder {
         Ok(())
     }
 
-    async fn inventory(&self, _: &str, inventory: Inventory) -> Result<(), SinkError> {
+    async fn inventory(&self, _: &str, inventory: Inventory, _: bool) -> Result<(), SinkError> {
         let names = inventory.vms.into_iter().map(|vm| vm.vm_name).collect();
         self.0.lock().unwrap().inventories.push(names);
         Ok(())

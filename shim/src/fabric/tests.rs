@@ -145,7 +145,7 @@ impl Bench {
             last_event_id: None,
             vms: vms.into_iter().map(|placed| placed.vm).collect(),
         };
-        self.fabric.inventory("lab", inventory).await.unwrap();
+        self.fabric.inventory("lab", inventory, false).await.unwrap();
     }
 
     /// VAPs of an NVE, and VTEPs that it knows.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus};
 use crate::intent::{Context, Plan, State, revise, tag};
 use crate::model::{Mutation, PlacedVm, Tombstone};
+use crate::placement::moves::{Moved, is_overdue, may_be_over};
 
 /// How long a VM that went is remembered: longer than events are late.
 const REMEMBERED: Duration = Duration::DAY;
@@ -76,6 +77,8 @@ pub fn plan_event(
             let withdrawn = PlacedVm {
                 as_of,
                 deleted: true,
+                migration: None,
+                departed: None,
                 ..known.clone()
             };
             (Outcome::Applied, vec![Mutation::PutVm(withdrawn)])
@@ -89,11 +92,15 @@ pub fn plan_event(
                 vm_status: status(event),
                 ..event.vm.clone()
             };
+            let moved = match event.event_type {
+                EventType::LiveMigrateStart => Moved::started(state, context, known, event, vm),
+                kind => Moved::told(state, context, known, Some(kind), vm),
+            };
             let outcome = match known {
-                Some(known) if known.vm == vm && !known.deleted => Outcome::Unchanged,
+                Some(known) if moved.is_known(known) => Outcome::Unchanged,
                 _ => Outcome::Applied,
             };
-            (outcome, put(state, context, manager, as_of, vm))
+            (outcome, put(state, context, manager, as_of, moved))
         }
     };
     if event.event_type == EventType::HaFinish && outcome != Outcome::Late {
@@ -121,8 +128,13 @@ fn put(
     context: Context<'_>,
     manager: &str,
     as_of: OffsetDateTime,
-    vm: VmState,
+    moved: Moved,
 ) -> Vec<Mutation> {
+    let Moved {
+        vm,
+        migration,
+        departed,
+    } = moved;
     let risen = state.tombstone(vm.vm_uuid);
     let risen = risen.map(|_| Mutation::DeleteTombstone(vm.vm_uuid));
     let known = state.vm(vm.vm_uuid);
@@ -132,6 +144,8 @@ fn put(
         as_of,
         vm,
         deleted: false,
+        migration,
+        departed,
     };
     let told = [Mutation::PutVm(told)].into_iter().chain(risen);
     told.chain(left.into_iter().flatten()).collect()
@@ -223,14 +237,21 @@ fn status(event: &LifecycleEvent) -> VmStatus {
 
 /// Plans a manager's inventory that comes now; the result is how many VMs it
 /// changed. VMs of that manager that it does not list are gone, unless something
-/// newer than the listing is known of them.
+/// newer than the listing is known of them. `is_gap`: events before it may have been
+/// missed, unless the last one that was taken is the last one that it contains.
 pub fn plan_inventory(
     state: &State,
     context: Context<'_>,
     manager: &str,
     inventory: &Inventory,
+    is_gap: bool,
 ) -> Plan<usize> {
     let now = context.now;
+    let last = inventory.last_event_id;
+    let is_gap = is_gap && (last.is_none() || last != state.cursor(manager));
+    let is_over = |known: &PlacedVm| {
+        is_overdue(known, context) || (is_gap && known.manager == manager && may_be_over(known))
+    };
     let as_of = inventory.timestamp.min(now);
     let listed: HashSet<Uuid> = inventory.vms.iter().map(|vm| vm.vm_uuid).collect();
     let changed = inventory
@@ -239,7 +260,7 @@ pub fn plan_inventory(
         .filter(|vm| match state.vm(vm.vm_uuid) {
             Some(known) => {
                 let differs = known.vm != **vm || known.manager != manager || known.deleted;
-                known.as_of.min(now) <= as_of && differs
+                known.as_of.min(now) <= as_of && (differs || is_over(known))
             }
             None => state.tombstone(vm.vm_uuid) <= Some(as_of),
         });
@@ -247,7 +268,11 @@ pub fn plan_inventory(
     let mut mutations = Vec::new();
     for vm in changed {
         result += 1;
-        mutations.extend(put(state, context, manager, as_of, vm.clone()));
+        let known = state.vm(vm.vm_uuid);
+        let ends = known.is_some_and(is_over);
+        let kind = ends.then_some(EventType::LiveMigrateFinish);
+        let moved = Moved::told(state, context, known, kind, vm.clone());
+        mutations.extend(put(state, context, manager, as_of, moved));
     }
     let told = state
         .vms()

@@ -19,7 +19,7 @@ pub use memory::MemoryStore;
 use crate::model::Mutation;
 
 /// Version of the layout of tables, keys and values.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Why a store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]

@@ -209,6 +209,8 @@ pub(crate) fn vm(number: u8, at: u8, status: VmStatus, ports: &[u8], second: i64
         manager: "lab".into(),
         as_of: OffsetDateTime::from_unix_timestamp(second).unwrap(),
         deleted: false,
+        migration: None,
+        departed: None,
         vm: VmState {
             vm_name: String::new(),
             vm_uuid: id(5, number),

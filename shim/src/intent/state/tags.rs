@@ -256,7 +256,7 @@ fn of_port(port: &Port) -> Option<Occupant> {
 /// A VM's vNICs as occupants, whether it runs or not.
 fn of_vm(placed: &PlacedVm) -> impl Iterator<Item = (Vlan, Occupant)> {
     let vm = &placed.vm;
-    let host: Arc<str> = Arc::from(vm.host_name.as_str());
+    let host: Arc<str> = Arc::from(placed.host_name());
     vm.vnic_list.iter().filter_map(move |vnic| {
         let occupant = Occupant {
             host: host.clone(),

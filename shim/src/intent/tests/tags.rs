@@ -66,6 +66,8 @@ impl Bench {
             as_of: self.now,
             vm,
             deleted: false,
+            migration: None,
+            departed: None,
         }));
         vm_uuid
     }

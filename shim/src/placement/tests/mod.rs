@@ -8,6 +8,8 @@ use super::*;
 use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus, Vnic};
 use crate::intent::{Context, Plan, Settings, State};
 
+mod moves;
+
 /// When everything comes that is told here.
 const NOW: i64 = 1000;
 
@@ -66,13 +68,19 @@ fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
 }
 
 fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
+    list_after(state, vms, second, false)
+}
+
+/// Lists an inventory, before which events may have been missed.
+fn list_after(state: &mut State, vms: &[VmState], second: i64, is_gap: bool) -> usize {
     let inventory = Inventory {
         timestamp: at(second),
         last_event_id: None,
         vms: vms.to_vec(),
     };
     let (settings, now) = (&Settings::default(), at(NOW));
-    let plan = plan_inventory(state, Context { settings, now }, "lab", &inventory);
+    let context = Context { settings, now };
+    let plan = plan_inventory(state, context, "lab", &inventory, is_gap);
     plan.mutations
         .iter()
         .for_each(|mutation| state.apply(mutation));
