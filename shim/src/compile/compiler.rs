@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use nve_protocol::{Key, Vlan};
+use nve_protocol::{Presence, Record, Vlan};
 use uuid::Uuid;
 
 use super::dirty::Dirty;
@@ -34,12 +34,16 @@ pub struct Compiler {
     now: Compiled,
 }
 
-/// What came out: the tables of all NVEs and where ports are. A copy shares
+/// A VAP of a port whose VM is not there: its NVE, its tag and why there is one.
+pub type OtherVap = (Uuid, Vlan, Presence);
+
+/// What came out: the tables of all NVEs and where ports are, may come to or have been. A copy shares
 /// everything with its original and does not change any more.
 #[derive(Debug, Clone, Default)]
 pub struct Compiled {
     nves: OrdMap<Uuid, Arc<NveTables>>,
     places: OrdMap<Uuid, (Uuid, Vlan)>,
+    asides: OrdMap<Uuid, Arc<[OtherVap]>>,
 }
 
 impl Compiled {
@@ -48,9 +52,19 @@ impl Compiled {
         self.nves.get(&nve)
     }
 
+    /// All NVEs' tables.
+    pub fn all(&self) -> impl Iterator<Item = (Uuid, &Arc<NveTables>)> {
+        self.nves.iter().map(|(nve, tables)| (*nve, tables))
+    }
+
     /// The NVE that a port is attached to, and the port's tag there.
     pub fn place(&self, port: Uuid) -> Option<(Uuid, Vlan)> {
         self.places.get(&port).copied()
+    }
+
+    /// The VAPs that a port has where its VM is not.
+    pub fn asides(&self, port: Uuid) -> &[OtherVap] {
+        self.asides.get(&port).map_or(&[], |asides| asides)
     }
 }
 
@@ -190,14 +204,21 @@ impl Compiler {
     }
 
     fn place(&mut self, port: Uuid, gift: &Gift) {
-        let mut own = gift.records.keys().filter_map(|entry| match entry {
-            (Scope::Vap(nve, vlan), Key::Vap { .. }) => Some((*nve, *vlan)),
+        let vaps = gift.records.iter().filter_map(|entry| match entry {
+            ((Scope::Vap(nve, vlan), _), Record::Vap(vap)) => Some((*nve, *vlan, vap.presence)),
             _ => None,
         });
-        match own.next() {
+        let is_own = |(_, _, presence): &OtherVap| *presence == Presence::Active;
+        let (own, asides): (Vec<_>, Vec<_>) = vaps.partition(is_own);
+        match own.first().map(|(nve, vlan, _)| (*nve, *vlan)) {
             Some(place) if self.now.places.get(&port) == Some(&place) => {}
             Some(place) => drop(self.now.places.insert(port, place)),
             None => drop(self.now.places.remove(&port)),
+        }
+        if asides.is_empty() {
+            self.now.asides.remove(&port);
+        } else if self.now.asides(port) != asides {
+            self.now.asides.insert(port, asides.into());
         }
     }
 

@@ -198,7 +198,7 @@ impl Dirty {
 
     /// Replaces a VM's claims by those of the newest state. Concerned are the ports
     /// of the old and the new ones, and whoever shares a tag with any place that
-    /// these ports had or now have.
+    /// these ports had or now have, or where their VM may come up or has been.
     fn vm(&mut self, before: &State, after: &State, claims: &mut Claims, id: Uuid) {
         let (old, new) = (before.vm(id), after.vm(id));
         let told = || old.into_iter().chain(new);

@@ -22,7 +22,7 @@ mod source;
 mod tables;
 mod vap;
 
-pub use compiler::{Compiled, Compiler};
+pub use compiler::{Compiled, Compiler, OtherVap};
 pub use dhcp_options::encode as encode_dhcp_option;
 pub use scope::Scope;
 pub use tables::{NveTables, Op};

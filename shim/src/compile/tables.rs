@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use nve_protocol::{Key, Record, TableDigest, TableSizes};
+use nve_protocol::{Key, Presence, Record, TableDigest, TableSizes, Vap};
 use uuid::Uuid;
 
 use super::Scope;
@@ -68,13 +68,28 @@ impl NveTables {
         }
     }
 
+    /// Whether there are records of a scope.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.slices.contains_key(&scope)
+    }
+
     /// The port whose VAP a scope is; `None` if it is no VAP's, or there is none.
     pub fn port_at(&self, scope: Scope) -> Option<Uuid> {
+        self.vap(scope).map(|vap| Uuid::from_bytes(vap.port.0))
+    }
+
+    /// As [`Self::port_at`], if the port's VM is there.
+    pub fn active_port_at(&self, scope: Scope) -> Option<Uuid> {
+        let is_active = self.vap(scope)?.presence == Presence::Active;
+        self.port_at(scope).filter(|_| is_active)
+    }
+
+    fn vap(&self, scope: Scope) -> Option<&Vap> {
         let Scope::Vap(_, vlan) = scope else {
             return None;
         };
         match self.slices.get(&scope)?.get(&Key::Vap { vlan })? {
-            Record::Vap(vap) => Some(Uuid::from_bytes(vap.port.0)),
+            Record::Vap(vap) => Some(vap),
             _ => None,
         }
     }
@@ -153,7 +168,7 @@ impl FromIterator<Record> for NveTables {
 mod tests {
     use std::collections::BTreeMap;
 
-    use nve_protocol::{Fdb, Mac, PortId, Presence, Vap, Vlan, Vni};
+    use nve_protocol::{Fdb, Mac, PortId, Vlan, Vni};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,5 +1,6 @@
-//! What a port gives: its VAP and what belongs to it, if it is on an NVE; its
-//! station for everyone else; its addresses for the groups that it is in.
+//! What a port gives: its VAP and what belongs to it, if it is on an NVE; the same on
+//! NVEs that its VM may come to, or has left; its station for everyone else; its
+//! addresses for the groups that it is in.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 use super::source::{Fact, Gift, View, group_id, prefix};
 use super::{Scope, dhcp, qos, router, security};
-use crate::model::{Nve, Port};
+use crate::intent::State;
+use crate::model::{Network, Nve, Port};
 
 /// Where a port that may forward is attached: the NVE of its place, if the tag there
 /// is its own.
@@ -33,29 +35,39 @@ fn active_port(view: View<'_>, id: Uuid) -> Option<&Port> {
     (is_up && is_vm).then_some(port)
 }
 
+/// Where else a port that may forward has VAPs: on NVEs that its VM may come to, and on
+/// the one that it has left.
+fn asides(view: View<'_>, port: Uuid) -> Vec<(&Nve, Vlan, Presence)> {
+    let View { state, claims } = view;
+    let vm = claims.place(port).and_then(|place| state.vm(place.vm));
+    let vm = vm.filter(|_| active_port(view, port).is_some());
+    let asides = vm.into_iter().flat_map(|vm| claims.asides(port, vm));
+    let on_nves = asides.filter_map(|aside| {
+        let nve = state.nve_by_host(&aside.host)?;
+        Some((nve, aside.vlan, aside.presence))
+    });
+    on_nves.collect()
+}
+
 /// What the port with that id gives.
 pub(super) fn port(view: View<'_>, id: Uuid) -> Gift {
     let mut gift = Gift::default();
     let Some(port) = view.state.port(id) else {
         return gift;
     };
-    if let Some((nve, vlan)) = attachment(view, id)
-        && let Some(network) = view.state.network(port.network_id)
-    {
-        let scope = Scope::Vap(nve.id, vlan);
-        gift.facts.push(Fact::Local(nve.id, port.network_id));
-        vap(port, network.vni, vlan, scope, &mut gift);
-        station(port, network.vni, nve.vtep, &mut gift);
-        if port.port_security_enabled {
-            bindings(port, nve.id, vlan, scope, &mut gift);
+    if let Some(network) = view.state.network(port.network_id) {
+        let place = attachment(view, id);
+        if let Some((nve, _)) = place {
+            station(port, network.vni, nve.vtep, &mut gift);
         }
-        if let Some(policy) = view.state.policy_in_force(port)
-            && let Some(record) = qos::limits(policy, vlan)
-        {
-            gift.add(scope, Record::Qos(record));
-        }
-        for option in dhcp::options(port, network, vlan) {
-            gift.add(scope, Record::DhcpOption(option));
+        let active = place.map(|(nve, vlan)| (nve, vlan, Presence::Active));
+        for (nve, vlan, presence) in active.into_iter().chain(asides(view, id)) {
+            let on = On {
+                nve: nve.id,
+                vlan,
+                presence,
+            };
+            on_nve(view.state, port, network, on, &mut gift);
         }
     }
     security::membership(port, &mut gift);
@@ -63,14 +75,42 @@ pub(super) fn port(view: View<'_>, id: Uuid) -> Gift {
     gift
 }
 
-fn vap(port: &Port, vni: Vni, vlan: Vlan, scope: Scope, gift: &mut Gift) {
+/// A place where a port has a VAP.
+#[derive(Clone, Copy)]
+struct On {
+    nve: Uuid,
+    vlan: Vlan,
+    presence: Presence,
+}
+
+/// What a port gives to an NVE where it has a VAP.
+fn on_nve(state: &State, port: &Port, network: &Network, on: On, gift: &mut Gift) {
+    let On { nve, vlan, .. } = on;
+    let scope = Scope::Vap(nve, vlan);
+    gift.facts.push(Fact::Local(nve, port.network_id));
+    vap(port, network.vni, on, scope, gift);
+    if port.port_security_enabled {
+        bindings(port, nve, vlan, scope, gift);
+    }
+    if let Some(policy) = state.policy_in_force(port)
+        && let Some(record) = qos::limits(policy, vlan)
+    {
+        gift.add(scope, Record::Qos(record));
+    }
+    for option in dhcp::options(port, network, vlan) {
+        gift.add(scope, Record::DhcpOption(option));
+    }
+}
+
+fn vap(port: &Port, vni: Vni, on: On, scope: Scope, gift: &mut Gift) {
+    let vlan = on.vlan;
     let record = Vap {
         vlan,
         port: PortId(port.common.id.into_bytes()),
         vni,
         mac: port.mac_address,
         port_security: port.port_security_enabled,
-        presence: Presence::Active,
+        presence: on.presence,
     };
     gift.add(scope, Record::Vap(record));
     // Fixed IPs first: a pair that repeats one changes nothing.

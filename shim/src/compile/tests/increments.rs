@@ -87,12 +87,38 @@ fn some_vtep() -> impl Strategy<Value = Mutation> {
     })
 }
 
+/// Moves of a VM, with or without sense.
+fn moves() -> impl Strategy<Value = (Option<Migration>, Option<Departed>)> {
+    let to = subsequence(vec![1u8, 2, 3], 1..3);
+    let migration = (to, any::<bool>()).prop_map(|(to, awake)| Migration {
+        since: time::OffsetDateTime::UNIX_EPOCH,
+        awake: awake.then(|| host(to[0])),
+        to: to.into_iter().map(host).collect(),
+    });
+    let vaps = subsequence(vec![1u8, 2, 3, 4, 5, 6], 1..4);
+    let departed = (1u8..4, vaps).prop_map(|(at, ports)| Departed {
+        host: host(at),
+        vaps: ports.into_iter().map(|n| (id(2, n), tag(n % 3))).collect(),
+    });
+    (
+        prop::option::weighted(0.4, migration),
+        prop::option::weighted(0.4, departed),
+    )
+}
+
 fn placement() -> impl Strategy<Value = Mutation> {
     let status = prop_oneof![Just(VmStatus::Running), Just(VmStatus::Stop)];
     let ports = prop::collection::vec(1u8..7, 0..3);
     prop_oneof![
-        2 => (1u8..5, 1u8..4, status, ports, 0i64..3)
-            .prop_map(|(n, at, status, ports, t)| Mutation::PutVm(vm(n, at, status, &ports, t))),
+        2 => (1u8..5, 1u8..4, status, ports, 0i64..3, moves()).prop_map(
+            |(n, at, status, ports, t, (migration, departed))| {
+                Mutation::PutVm(PlacedVm {
+                    migration,
+                    departed,
+                    ..vm(n, at, status, &ports, t)
+                })
+            }
+        ),
         1 => (1u8..5).prop_map(|n| Mutation::DeleteVm(id(5, n))),
         1 => (1u8..4, 0u8..2).prop_map(|(n, other)| Mutation::PutNve(Nve {
             vtep: [192, 0, 2, n + 10 * other].into(),
@@ -204,6 +230,8 @@ proptest! {
             for port in 1..11 {
                 let place = compiler.compiled().place(id(2, port));
                 prop_assert_eq!(place, whole.compiled().place(id(2, port)));
+                let asides = compiler.compiled().asides(id(2, port));
+                prop_assert_eq!(asides, whole.compiled().asides(id(2, port)));
             }
         }
     }

@@ -3,6 +3,7 @@
 mod figures;
 mod fixtures;
 mod increments;
+mod moves;
 mod records;
 
 pub(crate) use fixtures::{common, id, network, nve, policy, port, tag, vm};
