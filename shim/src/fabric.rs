@@ -6,22 +6,30 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use imbl::OrdMap;
 use nve_protocol::Vlan;
+use nve_protocol::inspect::Place;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::compile::{Compiled, Compiler, NveTables, Scope};
+use crate::compile::{Compiled, Compiler, NveTables, OtherVap, Scope};
 use crate::controller::{Controller, TransactError};
 use crate::events::recent::{RecentEvents, Seen};
 use crate::events::types::{Inventory, LifecycleEvent, VmState};
 use crate::events::{EventSink, SinkError};
 use crate::intent::State;
-use crate::model::Mutation;
+use crate::model::{Departed, Mutation, PlacedVm};
 use crate::northbound::PortStatus;
 use crate::placement::{self, Outcome, Teller, alarms};
-use crate::southbound::{NveDirectory, NveIdentity, PublicKey, Registry};
+use crate::southbound::{Noting, NveDirectory, NveIdentity, PublicKey, Registry};
+
+/// Before what could not be stored is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// VMs that migrate, or have left a host where there may still be traffic for them.
+pub type Moves = OrdMap<Uuid, Arc<PlacedVm>>;
 
 /// Shared by the API, the event subscribers and the sessions.
 #[derive(Clone)]
@@ -39,6 +47,7 @@ struct Shared {
     /// Managers that have listed an inventory since the shim started.
     listing: Mutex<HashSet<String>>,
     work: Mutex<Work>,
+    moves: watch::Sender<Moves>,
 }
 
 /// How much there was to do.
@@ -90,6 +99,7 @@ impl Fabric {
             recent: RecentEvents::default(),
             listing: Mutex::default(),
             work: Mutex::default(),
+            moves: watch::Sender::new(moving(state.vms())),
         });
         let follower = Arc::clone(&shared);
         controller.on_applied(Box::new(move |state, mutations| {
@@ -137,6 +147,72 @@ impl Fabric {
     /// The NVE that a port is attached to and its tag there; `None` if it is on none.
     pub fn place(&self, port: Uuid) -> Option<(Uuid, Vlan)> {
         self.shared.published().compiled.place(port)
+    }
+
+    /// The VAPs that a port has where its VM is not.
+    pub fn asides(&self, port: Uuid) -> Vec<OtherVap> {
+        self.shared.published().compiled.asides(port).to_vec()
+    }
+
+    /// The port whose VAP an NVE has acknowledged behind a tag, whether as it should be
+    /// or as it was.
+    pub fn port_in_force(&self, nve: Uuid, vlan: Vlan) -> Option<Uuid> {
+        self.shared.port_acked(nve, Scope::Vap(nve, vlan))
+    }
+
+    /// Whether every NVE that can send to a network, of whom it tells, has acknowledged
+    /// where its stations are. One that is not connected, or refuses, may have not.
+    pub fn is_known_everywhere(&self, network: Uuid) -> bool {
+        let compiled = self.shared.published().compiled;
+        let scope = Scope::Network(network);
+        let mut senders = compiled.all().filter(|(_, tables)| tables.has(scope));
+        senders.all(|(nve, tables)| self.shared.has(nve, tables, scope))
+    }
+
+    /// The VMs that move, now and from now on.
+    pub fn moves(&self) -> watch::Receiver<Moves> {
+        self.shared.moves.subscribe()
+    }
+
+    /// Takes note that nobody sends to a host any more that a VM has left.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn settle(&self, vm: Uuid, departed: Departed) -> Result<bool, TransactError> {
+        let plan = move |state: &State| Ok(placement::plan_settled(state, vm, &departed));
+        self.controller.transact(plan).await
+    }
+
+    /// Takes note that an NVE has heard the VM of a VAP that was on standby.
+    async fn take_awake(&self, nve: Uuid, place: Place) {
+        let port = Uuid::from_bytes(place.port.0);
+        let found = self.controller.read(|state| state.nve(nve).cloned());
+        let Some(nve) = found else { return };
+        let noted = loop {
+            let (planner, host) = (self.controller.clone(), nve.host_name.clone());
+            let plan = move |state: &State| {
+                let vap = (port, place.vlan);
+                Ok(placement::plan_awake(state, planner.context(), &host, vap))
+            };
+            let noted: Result<_, TransactError> = self.controller.transact(plan).await;
+            match noted {
+                Ok(noted) => break noted,
+                Err(error) => tracing::error!(%port, nve = nve.name, "a VM that came: {error}"),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        match noted {
+            Some(awoken) => tracing::info!(
+                vm = %awoken.vm,
+                %port,
+                from = awoken.from,
+                to = nve.host_name,
+                nve = nve.name,
+                after = %awoken.after,
+                "a VM came up where it migrates to"
+            ),
+            None => tracing::debug!(%port, nve = nve.name, "a VM was heard that is not to come"),
+        }
     }
 
     /// Takes one event, whoever brings it.
@@ -274,6 +350,11 @@ impl NveDirectory for Fabric {
             .get(&nve)
             .map(watch::Sender::subscribe)
     }
+
+    fn awake(&self, nve: Uuid, place: Place) -> Noting {
+        let fabric = self.clone();
+        Box::pin(async move { fabric.take_awake(nve, place).await })
+    }
 }
 
 impl Shared {
@@ -321,6 +402,7 @@ impl Shared {
         for nve in changed {
             desired.publish(nve);
         }
+        self.follow_moves(mutations);
         for mutation in mutations {
             match mutation {
                 Mutation::PutNve(nve) => self.registered(&mut desired, state, nve.id),
@@ -328,6 +410,25 @@ impl Shared {
                 _ => {}
             }
         }
+    }
+
+    fn follow_moves(&self, mutations: &[Mutation]) {
+        self.moves.send_if_modified(|moves| {
+            let mut is_other = false;
+            for mutation in mutations {
+                is_other |= match mutation {
+                    Mutation::PutVm(placed) if moves_now(placed) => {
+                        let placed = Arc::new(placed.clone());
+                        moves.insert(placed.vm.vm_uuid, placed);
+                        true
+                    }
+                    Mutation::PutVm(PlacedVm { vm, .. }) => moves.remove(&vm.vm_uuid).is_some(),
+                    Mutation::DeleteVm(id) => moves.remove(id).is_some(),
+                    _ => false,
+                };
+            }
+            is_other
+        });
     }
 
     fn count(&self, changed: &BTreeSet<Uuid>) {
@@ -357,7 +458,7 @@ impl Shared {
                     continue;
                 };
                 let place = (*nve, vlan);
-                if new.port_at(scope) == Some(port) {
+                if new.active_port_at(scope) == Some(port) {
                     if self.has(*nve, old, scope) {
                         established.insert(port, place);
                     }
@@ -383,6 +484,18 @@ impl Shared {
             Some(_) => {}
         }
     }
+}
+
+/// Whether a VM migrates, or has left a host not long ago.
+fn moves_now(placed: &PlacedVm) -> bool {
+    placed.migration.is_some() || placed.departed.is_some()
+}
+
+fn moving<'a>(vms: impl Iterator<Item = &'a PlacedVm>) -> Moves {
+    let moving = vms.filter(|placed| moves_now(placed));
+    moving
+        .map(|placed| (placed.vm.vm_uuid, Arc::new(placed.clone())))
+        .collect()
 }
 
 /// No holder of these locks can fail while it has them.

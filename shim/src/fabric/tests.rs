@@ -145,7 +145,10 @@ impl Bench {
             last_event_id: None,
             vms: vms.into_iter().map(|placed| placed.vm).collect(),
         };
-        self.fabric.inventory("lab", inventory, false).await.unwrap();
+        self.fabric
+            .inventory("lab", inventory, false)
+            .await
+            .unwrap();
     }
 
     /// VAPs of an NVE, and VTEPs that it knows.
@@ -232,4 +235,52 @@ async fn a_deleted_vms_tag_is_released_when_the_inventory_confirms() {
         bench.fabric.controller().read(|state| state.vms().count()),
         1
     );
+}
+
+/// That an NVE has heard the port's VM.
+async fn awake(bench: &Bench, nve: u8) {
+    let place = Place {
+        vlan: tag(1),
+        port: nve_protocol::PortId(bench.port.into_bytes()),
+    };
+    bench.fabric.awake(id(3, nve), place).await;
+}
+
+#[tokio::test]
+async fn a_port_stays_active_while_its_vm_migrates() {
+    let bench = two_vms().await;
+    bench.acknowledge(1, bench.tables(1));
+    bench.acknowledge(2, bench.tables(2));
+    let start = LifecycleEvent {
+        destination_host_name: Some("hv-2".into()),
+        ..event("livemigratestart", vm(1, 1, VmStatus::Running, &[1], 5))
+    };
+    awake(&bench, 2).await;
+    assert_eq!(bench.fabric.moves().borrow().len(), 0, "nothing to hear");
+    bench.tell(start).await;
+    assert_eq!(bench.status(), (true, true));
+    assert_eq!(bench.fabric.asides(bench.port).len(), 1);
+    bench.acknowledge(2, bench.tables(2));
+    awake(&bench, 2).await;
+    assert_eq!(bench.fabric.place(bench.port), Some((id(3, 2), tag(1))));
+    assert_eq!(bench.status(), (true, false), "it is awake there");
+    bench.acknowledge(2, bench.tables(2));
+    assert_eq!(bench.status(), (true, true));
+    assert!(!bench.fabric.is_known_everywhere(id(1, 1)));
+    bench.acknowledge(1, bench.tables(1));
+    assert!(bench.fabric.is_known_everywhere(id(1, 1)));
+    let finish = event("livemigratefinish", vm(1, 2, VmStatus::Running, &[1], 6));
+    bench.tell(finish).await;
+    assert_eq!(bench.status(), (true, true));
+    let departed = {
+        let moves = bench.fabric.moves();
+        let moves = moves.borrow();
+        moves
+            .get(&id(5, 1))
+            .and_then(|placed| placed.departed.clone())
+    };
+    let departed = departed.unwrap();
+    assert!(bench.fabric.settle(id(5, 1), departed).await.unwrap());
+    assert_eq!(bench.fabric.moves().borrow().len(), 0);
+    assert_eq!(bench.fabric.asides(bench.port), []);
 }

@@ -2,8 +2,10 @@
 //!
 //! Appliances dial in and authenticate with Noise IK (see [`nve_protocol`]); the
 //! static key says which NVE it is. The session then keeps the NVE's tables equal
-//! to the newest snapshot that the [`NveDirectory`] offers for it. What is seen of
-//! each NVE is in the [`Registry`].
+//! to the newest snapshot that the [`NveDirectory`] offers for it, and tells the
+//! directory which VMs the NVE hears that were not there before. What is seen of
+//! each NVE is in the [`Registry`]; what is asked of one, or told to it, goes through
+//! that too.
 //!
 //! Call [`serve`] only once the directory's snapshots are complete: an NVE whose
 //! tables differ gets the snapshot's, whatever it forwards meanwhile.
@@ -11,9 +13,12 @@
 //! Invariants: an unauthenticated connection costs a bounded buffer for a bounded
 //! time, and is one of a bounded number; a slow or hostile NVE holds up no other.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nve_protocol::inspect::Place;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -28,8 +33,10 @@ mod noise;
 mod push;
 mod registry;
 mod rejection;
+mod sending;
 mod session;
 mod sync;
+mod take_over;
 mod wire;
 
 #[cfg(feature = "testing")]
@@ -45,6 +52,7 @@ pub use registry::{
     Connection, Counts, Image, LastApplied, LastRefused, LastStats, NveStatus, Registry,
 };
 pub use rejection::Rejection;
+pub use take_over::NotConnected;
 
 /// An NVE that may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,9 @@ pub struct NveIdentity {
     pub name: String,
 }
 
+/// That an NVE has heard a VM is being taken note of.
+pub type Noting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Who may connect, and which tables each should have.
 pub trait NveDirectory: Send + Sync + 'static {
     /// The NVE with this static key.
@@ -63,6 +74,10 @@ pub trait NveDirectory: Send + Sync + 'static {
     /// The tables that an NVE should have, now and from now on; `None` if it is
     /// gone. Its session ends when the sender is dropped.
     fn desired(&self, nve: Uuid) -> Option<watch::Receiver<Arc<NveTables>>>;
+
+    /// Takes note that an NVE has heard the VM of a VAP that is on standby. It may be
+    /// wrong, or late. If the session ends first, the NVE says it again in the next one.
+    fn awake(&self, nve: Uuid, place: Place) -> Noting;
 }
 
 /// What can be set.

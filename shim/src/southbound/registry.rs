@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::inquiry::{Desk, Line};
 use super::rejection::{Rejection, Rejections};
+use super::take_over::{self, Slot, Tray};
 use crate::compile::NveTables;
 
 /// The connection of an NVE.
@@ -139,6 +140,8 @@ struct Entry {
     end: Option<oneshot::Sender<()>>,
     /// Where the session takes questions.
     line: Option<Line>,
+    /// Where the session takes what other NVEs knew.
+    slot: Option<Slot>,
     session: u64,
 }
 
@@ -150,6 +153,7 @@ pub(super) struct Started {
     /// Tables that the NVE may have.
     pub(super) known: Vec<Arc<NveTables>>,
     pub(super) desk: Desk,
+    pub(super) tray: Tray,
 }
 
 impl Registry {
@@ -220,10 +224,12 @@ impl Registry {
     ) -> Started {
         let (end, ended) = oneshot::channel();
         let (line, desk) = Desk::new();
+        let (slot, tray) = take_over::channel();
         let mut nves = self.lock();
         let entry = nves.entry(nve).or_default();
         entry.end = Some(end);
         entry.line = Some(line);
+        entry.slot = Some(slot);
         entry.session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let status = &mut entry.status;
         status.connection = Some(Connection {
@@ -254,12 +260,25 @@ impl Registry {
             ended,
             known,
             desk,
+            tray,
         }
     }
 
     /// Where to ask an NVE; `None` if it has no session.
     pub(super) fn line(&self, nve: Uuid) -> Option<Line> {
         self.lock().get(&nve)?.line.clone()
+    }
+
+    /// Where to put what an NVE is to take over; `None` if it has no session.
+    pub(super) fn slot(&self, nve: Uuid) -> Option<Slot> {
+        self.lock().get(&nve)?.slot.clone()
+    }
+
+    /// The number of an NVE's session; `None` if it has none.
+    pub fn session(&self, nve: Uuid) -> Option<u64> {
+        let nves = self.lock();
+        let entry = nves.get(&nve)?;
+        entry.status.connection.as_ref().map(|_| entry.session)
     }
 
     fn changed(&self) {
@@ -374,6 +393,7 @@ impl Drop for SessionEntry {
             entry.status.in_sync = false;
             entry.end = None;
             entry.line = None;
+            entry.slot = None;
         });
         self.registry.changed();
     }

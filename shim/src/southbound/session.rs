@@ -2,13 +2,15 @@
 //! writes and follows the wanted tables at once, so that neither direction waits
 //! for the other.
 
+use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nve_protocol::frame::{MAX_ACCEPTED, MAX_PLAINTEXT};
-use nve_protocol::inspect::Ask;
-use nve_protocol::{API_VERSION, Applied, Refused, ToNve, ToShim, Welcome, codec};
+use nve_protocol::inspect::Place;
+use nve_protocol::{API_VERSION, Applied, PortId, Refused, ToShim, Vlan, Welcome, codec};
 use snow::TransportState;
 use time::OffsetDateTime;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,11 +21,11 @@ use tracing::{debug, warn};
 use super::admit::Admitted;
 use super::inquiry::{Desk, Inquiry, Unasked};
 use super::listener::Shared;
-use super::push::Push;
 use super::registry::{LastApplied, SessionEntry, Started, micros};
+use super::sending::Sending;
 use super::sync::{Step, Sync, SyncError};
 use super::wire::{FrameReader, FrameWriter, WireError};
-use super::{Config, NveIdentity};
+use super::{Config, Noting, NveDirectory, NveIdentity};
 use crate::compile::NveTables;
 
 /// Why a session ended.
@@ -64,8 +66,11 @@ pub(super) struct Session {
     connected: Instant,
     ended: oneshot::Receiver<()>,
     desired: Option<watch::Receiver<Arc<NveTables>>>,
+    directory: Arc<dyn NveDirectory>,
     link: Link,
     state: State,
+    /// The VM of which is being taken note.
+    noting: Option<Noting>,
 }
 
 /// The connection.
@@ -82,6 +87,9 @@ struct State {
     sync: Sync,
     desk: Desk,
     sending: Sending,
+    /// Where VMs were heard that were not there before, to be taken note of one by one;
+    /// no more than there are tags.
+    awake: BTreeMap<Vlan, PortId>,
     /// Whether the transaction on its way is a full state.
     full: bool,
     /// Whether nothing has been sent or found out about the tables yet.
@@ -89,27 +97,6 @@ struct State {
     heard: Instant,
     next_ping: Instant,
     ping: Ping,
-}
-
-/// What is to be sent, most urgent first. A question is one message, and the next
-/// one waits for its answer, so it does not hold up a transaction.
-struct Sending {
-    welcome: Option<Welcome>,
-    ping: Option<u64>,
-    ask: Option<Ask>,
-    push: Option<Push>,
-}
-
-impl Iterator for Sending {
-    type Item = ToNve;
-
-    fn next(&mut self) -> Option<ToNve> {
-        let welcome = self.welcome.take().map(ToNve::Welcome);
-        welcome
-            .or_else(|| self.ping.take().map(ToNve::Ping))
-            .or_else(|| self.ask.take().map(ToNve::Ask))
-            .or_else(|| self.push.as_mut()?.next())
-    }
 }
 
 /// The ping that was sent last.
@@ -138,6 +125,7 @@ impl Session {
             ended,
             known,
             desk,
+            tray,
         } = shared.registry.start(nve.id, address, &hello);
         let sync = Sync::new(hello.generation, hello.digest, &known);
         entry.set_held(sync.held().cloned());
@@ -147,6 +135,8 @@ impl Session {
             connected,
             ended,
             desired: shared.directory.desired(nve.id),
+            directory: Arc::clone(&shared.directory),
+            noting: None,
             nve,
             link: Link {
                 reader,
@@ -158,12 +148,8 @@ impl Session {
                 entry,
                 sync,
                 desk,
-                sending: Sending {
-                    welcome: Some(welcome(&shared.config)),
-                    ping: None,
-                    ask: None,
-                    push: None,
-                },
+                sending: Sending::new(welcome(&shared.config), tray),
+                awake: BTreeMap::new(),
                 full: false,
                 first: true,
                 heard: now,
@@ -192,6 +178,7 @@ impl Session {
     async fn turn(&mut self, desired: &mut watch::Receiver<Arc<NveTables>>) -> Result<(), End> {
         let wanted = Arc::clone(&desired.borrow());
         self.state.follow(&wanted, self.connected)?;
+        self.note();
         let link = &mut self.link;
         link.writer.fill(&mut link.noise, &mut self.state.sending)?;
         let unsent = !link.writer.is_empty();
@@ -206,6 +193,8 @@ impl Session {
                 let plain = link.plain.get(..length).unwrap_or_default();
                 self.state.receive(plain, &self.nve, self.connected)
             }
+            () = self.state.sending.receive() => Ok(()),
+            () = noted(&mut self.noting) => Ok(()),
             inquiry = self.state.desk.next(), if idle => {
                 self.state.ask(inquiry);
                 Ok(())
@@ -213,6 +202,28 @@ impl Session {
             () = sleep_until(wake_at) => self.state.tick(&self.config),
         }
     }
+}
+
+impl Session {
+    /// Has the next VM taken note of that was heard.
+    fn note(&mut self) {
+        if self.noting.is_none()
+            && let Some((vlan, port)) = self.state.awake.pop_first()
+        {
+            let place = Place { vlan, port };
+            self.noting = Some(self.directory.awake(self.nve.id, place));
+        }
+    }
+}
+
+/// Waits until note has been taken. The future can be dropped and called again without
+/// loss.
+async fn noted(noting: &mut Option<Noting>) {
+    match noting {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+    *noting = None;
 }
 
 impl State {
@@ -254,7 +265,9 @@ impl State {
                 }
                 ToShim::Pong(_) => {}
                 ToShim::Answer(answer) => self.desk.answered(answer)?,
-                ToShim::Awake(_) => {}
+                ToShim::Awake(Place { vlan, port }) => {
+                    self.awake.insert(vlan, port);
+                }
             }
         }
         Ok(())

@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nve_protocol::Record;
+use nve_protocol::inspect::Place;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::compile::NveTables;
-use crate::southbound::{NveDirectory, NveIdentity, PublicKey};
+use crate::southbound::{Noting, NveDirectory, NveIdentity, PublicKey};
 
 /// A directory in memory.
 #[derive(Debug, Default)]
 pub struct MemoryDirectory {
     nves: Mutex<HashMap<PublicKey, Member>>,
+    awake: Arc<Mutex<Vec<(Uuid, Place)>>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,12 @@ impl MemoryDirectory {
         self.lock().retain(|_, member| member.nve.id != nve);
     }
 
+    /// Which NVEs have heard VMs of VAPs on standby, in order.
+    pub fn awake(&self) -> Vec<(Uuid, Place)> {
+        let awake = self.awake.lock();
+        awake.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Member>> {
         self.nves.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,6 +68,14 @@ impl NveDirectory for MemoryDirectory {
         let nves = self.lock();
         let member = nves.values().find(|member| member.nve.id == nve)?;
         Some(member.desired.subscribe())
+    }
+
+    fn awake(&self, nve: Uuid, place: Place) -> Noting {
+        let awake = Arc::clone(&self.awake);
+        Box::pin(async move {
+            let mut awake = awake.lock().unwrap_or_else(PoisonError::into_inner);
+            awake.push((nve, place));
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::compile::NveTables;
 mod decisions;
 mod hostile;
 mod inquiries;
+mod moves;
 mod peer;
 mod syncing;
 
