@@ -418,17 +418,22 @@ pub(super) fn vteps(answer: &Value) -> String {
 pub(super) fn placement(answer: &Value) -> String {
     let head = ["VM", "STATUS", "HOST", "VLAN", "PORT", "PROGRESS"];
     let cells = |vnic: &Value| {
-        let keys = [
-            "vm_name",
-            "vm_status",
-            "host_name",
-            "segmentation_id",
-            "port_id",
-            "progress",
-        ];
-        keys.iter().map(|key| cell(&vnic[*key])).collect()
+        let first = ["vm_name", "vm_status"].map(|key| cell(&vnic[key]));
+        let last = ["segmentation_id", "port_id", "progress"].map(|key| cell(&vnic[key]));
+        first.into_iter().chain([host(vnic)]).chain(last).collect()
     };
     table(&head, &rows(items(answer, "placement"), cells))
+}
+
+/// A vNIC's host, and where its VM may come up if it migrates.
+fn host(vnic: &Value) -> String {
+    let (host, migration) = (cell(&vnic["host_name"]), &vnic["migration"]);
+    let to = items(migration, "to").iter().filter_map(Value::as_str);
+    let to = to.collect::<Vec<_>>().join(" or ");
+    match migration["awake"].is_null() && !to.is_empty() {
+        true => format!("{host}, to {to}"),
+        false => host,
+    }
 }
 
 /// `cluster list`.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::events::types::{VmStatus, Vnic};
 use crate::fabric::Attachment;
 use crate::intent::State;
-use crate::model::PlacedVm;
+use crate::model::{Migration, PlacedVm};
 use crate::northbound::Api;
 use crate::northbound::routes::{Operation, Routes, Verb};
 use crate::placement::alarms::{self, Kind};
@@ -51,6 +51,8 @@ struct Placed {
     segmentation_id: u16,
     nve_id: Option<Uuid>,
     progress: Progress,
+    migration: Option<Migration>,
+    departed_from: Option<String>,
 }
 
 /// The answer's body.
@@ -72,10 +74,21 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
         "in_force", "pending", "stopped", "no_nve", "unknown_port", "deleted",
         "tag_collision", "not_attached",
     ]});
+    let migration = json!({"type": ["object", "null"], "description":
+        "The VM's live migration, while one is under way.", "properties": {
+        "since": {"type": "string", "format": "date-time"},
+        "to": {"type": "array", "items": text, "description":
+            "The hosts where it may come up."},
+        "awake": {"type": ["string", "null"], "description":
+            "The one of them where an NVE has heard it; host_name is that one then."},
+    }});
+    let departed = json!({"type": ["string", "null"], "description":
+        "The host that the VM left, while what is still sent there is sent on."});
     let vnic = json!({"type": "object", "properties": {
         "manager": text, "vm_name": text, "vm_uuid": uuid, "vm_status": text,
         "host_name": text, "vnic_name": text, "mac": text, "port_id": uuid,
         "segmentation_id": {"type": "integer"}, "nve_id": uuid, "progress": progress,
+        "migration": migration, "departed_from": departed,
     }});
     let list = json!({"type": "object", "properties": {
         "placement": {"type": "array", "items": vnic},
@@ -97,19 +110,28 @@ async fn list(Shared(api): Shared<Api>) -> Json<Placement> {
                 vm_name: vm.vm_name.clone(),
                 vm_uuid: vm.vm_uuid,
                 vm_status: vm.vm_status,
-                host_name: vm.host_name.clone(),
+                host_name: placed.host_name().to_owned(),
                 vnic_name: vnic.vnic_name.clone(),
                 mac: vnic.mac.to_string(),
                 port_id: vnic.port_id(),
                 segmentation_id: vnic.port_segmentation_id,
-                nve_id: state.nve_by_host(&vm.host_name).map(|nve| nve.id),
+                nve_id: state.nve_by_host(placed.host_name()).map(|nve| nve.id),
                 progress: progress(&state, placed, vnic, port, attachment),
+                migration: placed.migration.clone(),
+                departed_from: departed_from(placed, port),
             }
         })
     });
     Json(Placement {
         placement: placement.collect(),
     })
+}
+
+/// The host that the port has left, if that is known of it.
+fn departed_from(placed: &PlacedVm, port: Option<Uuid>) -> Option<String> {
+    let departed = placed.departed.as_ref()?;
+    let has_left = departed.vaps.iter().any(|(left, _)| Some(*left) == port);
+    has_left.then(|| departed.host.clone())
 }
 
 fn progress(
@@ -119,8 +141,8 @@ fn progress(
     port: Option<Uuid>,
     attachment: Option<Attachment>,
 ) -> Progress {
-    let vm = &placed.vm;
-    let Some(nve) = state.nve_by_host(&vm.host_name) else {
+    let (vm, host) = (&placed.vm, placed.host_name());
+    let Some(nve) = state.nve_by_host(host) else {
         return Progress::NoNve;
     };
     match attachment {
@@ -131,7 +153,7 @@ fn progress(
             true => Progress::InForce,
             false => Progress::Pending,
         },
-        _ if collides(state, &vm.host_name, vnic) => Progress::TagCollision,
+        _ if collides(state, host, vnic) => Progress::TagCollision,
         _ => Progress::NotAttached,
     }
 }

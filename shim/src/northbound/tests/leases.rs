@@ -181,3 +181,35 @@ async fn collisions_that_are_reported_are_alarms() {
     assert_eq!(alarms[0]["kind"], "tag_not_leased");
     assert!(text(&alarms[0], "message").contains("whose segmentation_id is 3"));
 }
+
+#[tokio::test]
+async fn a_vm_that_moves_is_shown_where_it_is() {
+    let rest = Rest::new();
+    let network = rest.network().await;
+    for (n, host) in [(11, "a"), (12, "b")] {
+        let nve = json!({"name": format!("nve-{host}"), "host_name": host,
+            "vtep": format!("192.0.2.{n}"), "public_key": format!("{n}").repeat(32)});
+        rest.post("/v1/nves", nve).await;
+    }
+    let port = rest.port_on(&network, "a").await.body["port"].clone();
+    let (port, vm) = (text(&port, "id"), Uuid::from_u128(1));
+    let pg_name = format!("{port}_1");
+    let shown = async || rest.get("/v1/placement").await.body["placement"][0].clone();
+    rest.tell("vmpoweron", vm, "a", &pg_name, 1).await;
+    let before = shown().await;
+    assert_eq!(before["host_name"], "a");
+    assert_eq!(before["migration"], Value::Null);
+    assert_eq!(before["departed_from"], Value::Null);
+    rest.tell("livemigratestart", vm, "a", &pg_name, 1).await;
+    let started = shown().await;
+    assert_eq!(started["host_name"], "a");
+    assert_eq!(started["migration"]["to"], json!(["b"]));
+    assert_eq!(started["migration"]["awake"], Value::Null);
+    rest.tell("livemigratefinish", vm, "b", &pg_name, 1).await;
+    let moved = shown().await;
+    assert_eq!(moved["host_name"], "b");
+    assert_eq!(moved["migration"], Value::Null);
+    assert_eq!(moved["departed_from"], "a");
+    assert_ne!(moved["nve_id"], before["nve_id"]);
+    assert_eq!(moved["progress"], "pending");
+}
