@@ -11,6 +11,7 @@ pub mod config;
 pub mod controller;
 pub mod events;
 pub mod fabric;
+pub mod handover;
 pub mod http;
 pub mod inspect;
 pub mod intent;

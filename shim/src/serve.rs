@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::controller::Controller;
 use crate::events::{StatusHandle, Subscriber};
 use crate::fabric::Fabric;
+use crate::handover;
 use crate::http::server;
 use crate::northbound::{self, Api};
 use crate::southbound::{self, KeyPair, NveDirectory, Registry};
@@ -53,7 +54,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         .with_managers(managers);
     tokio::select! {
         () = server::serve(north, northbound::router(api), shutdown) => {}
-        () = serve_appliances(south, keys, fabric) => {}
+        () = serve_appliances(south, keys, fabric.clone()) => {}
+        () = handover::run(fabric, handover::Timing::default()) => {}
     }
     tracing::info!("stopped");
     Ok(())

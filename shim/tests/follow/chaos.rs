@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use nve_protocol::{PortId, Record};
+use nve_protocol::{PortId, Presence, Record};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -204,15 +204,21 @@ impl World {
             .collect()
     }
 
+    /// How many VMs move, as far as the shim knows, or have left a host not long ago.
+    fn moving(&self) -> usize {
+        self.plant.fabric.moves().borrow().len()
+    }
+
     async fn settle(&self) -> Duration {
         self.ways.iter().for_each(Way::calm);
         let begun = Instant::now();
         let wanted = self.inventory().await;
-        while self.placement() != wanted {
+        while self.placement() != wanted || self.moving() > 0 {
             if begun.elapsed() > SETTLED_WITHIN {
                 let statuses = self.plant.managers.iter().map(|manager| manager.get());
                 let statuses: Vec<_> = statuses.collect();
                 assert_eq!(self.placement(), wanted, "{statuses:#?}");
+                assert_eq!(self.moving(), 0, "{:?}", self.plant.fabric.moves());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -220,7 +226,7 @@ impl World {
     }
 
     /// Whether each NVE has the VAPs of its host's running VMs, and knows all others
-    /// of their networks where they are, and nothing else.
+    /// of their networks where they are, and nothing else: no VM moves any more.
     fn check_tables(&self, inventory: &BTreeMap<Uuid, VmState>) -> usize {
         let state = self.plant.fabric.controller().snapshot();
         let whole = Compiler::new(&state);
@@ -239,6 +245,7 @@ impl World {
             assert_eq!(Some(&tables), whole.tables(*nve), "{host}");
             let own = tables.records().filter_map(|record| match record {
                 Record::Vap(vap) => {
+                    assert_eq!(vap.presence, Presence::Active);
                     let PortId(port) = vap.port;
                     Some((vap.vlan.get(), Uuid::from_bytes(port)))
                 }

@@ -8,6 +8,7 @@ use shim::auth::{Credentials, Secret};
 use shim::controller::Controller;
 use shim::events::{StatusHandle, Subscriber, Timing};
 use shim::fabric::Fabric;
+use shim::handover;
 use shim::http::{Client, server};
 use shim::intent::Settings;
 use shim::northbound::{self, Api};
@@ -45,6 +46,13 @@ impl Plant {
         let store = Box::new(EmbeddedStore::open(data.path()).unwrap());
         let controller = Controller::open(store, Settings::default()).unwrap();
         let fabric = Fabric::new(controller, Arc::default());
+        // No NVE is ever connected, so none is waited for long.
+        let patience = Duration::from_secs(1);
+        let handover_timing = handover::Timing {
+            patience,
+            ..handover::Timing::default()
+        };
+        tokio::spawn(handover::run(fabric.clone(), handover_timing));
         let mut handles = Vec::new();
         for (name, url) in managers {
             let subscriber = Subscriber::new(name, url, credentials(), fabric.clone());
