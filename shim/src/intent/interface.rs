@@ -52,10 +52,11 @@ pub fn add(
         (Some(_), Some(_)) => return Err(bad("Cannot specify both subnet-id and port-id")),
     };
     let before = state.port(port.common.id);
-    let released = before.map(|before| tag::release(state, context, before));
+    let released = before.and_then(|before| tag::release(context, before));
     let put = Mutation::PutPort(port.clone());
     let mut plan = revised(context, router, put, port, subnets);
-    plan.mutations.extend(released.into_iter().flatten());
+    plan.mutations.extend(released);
+    tag::forget_ended(state, context, &mut plan.mutations);
     Ok(plan)
 }
 

@@ -157,7 +157,8 @@ pub fn update(
     if old.router().is_none() {
         port.fixed_ips = fixed_ip::next(state, old, port.mac_address, change.fixed_ips.as_deref())?;
     }
-    let mut mutations = retag(state, context, old, &mut port, change.segmentation_id)?;
+    let left = retag(state, context, old, &mut port, change.segmentation_id)?;
+    let mut mutations = Vec::from_iter(left);
     port_security::next(state, &mut port, change.security)?;
     port.extra_dhcp_opts = dhcp_option::merged(&old.extra_dhcp_opts, change.extra_dhcp_opts)?;
     if let Some(policy) = change.qos_policy_id {
@@ -165,6 +166,7 @@ pub fn update(
     }
     change.common.apply(&mut port.common, context.now);
     mutations.push(Mutation::PutPort(port.clone()));
+    tag::forget_ended(state, context, &mut mutations);
     Ok(Plan {
         mutations,
         result: port,
@@ -179,21 +181,19 @@ fn retag(
     old: &Port,
     port: &mut Port,
     named: Option<Vlan>,
-) -> Result<Vec<Mutation>, IntentError> {
+) -> Result<Option<Mutation>, IntentError> {
     let moves = port.binding_host_id != old.binding_host_id;
     let wish = match (named, old.segmentation_id) {
         (Some(tag), _) => Wish::Named(tag),
         (None, Some(tag)) if moves && old.segmentation_id_named => Wish::Named(tag),
         (None, Some(tag)) if moves => Wish::Keep(tag),
-        _ => return Ok(Vec::new()),
+        _ => return Ok(None),
     };
     let tag = tag::choose(state, context, port.common.id, &port.binding_host_id, wish)?;
     port.segmentation_id = Some(tag);
     port.segmentation_id_named |= named.is_some();
-    match moves || port.segmentation_id != old.segmentation_id {
-        true => Ok(tag::release(state, context, old)),
-        false => Ok(Vec::new()),
-    }
+    let leaves = moves || port.segmentation_id != old.segmentation_id;
+    Ok(leaves.then(|| tag::release(context, old)).flatten())
 }
 
 /// Plans the end of a port.
@@ -203,7 +203,8 @@ pub fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>,
         return Err(RouterError::InterfaceDeleted(id).into());
     }
     let mut mutations = vec![Mutation::DeletePort(id)];
-    mutations.extend(tag::release(state, context, port));
+    mutations.extend(tag::release(context, port));
+    tag::forget_ended(state, context, &mut mutations);
     Ok(Plan {
         mutations,
         result: (),

@@ -58,37 +58,33 @@ pub fn choose(
 }
 
 /// Keeps the tag that a port had on its host from others for a while.
-pub fn release(state: &State, context: Context<'_>, port: &Port) -> Vec<Mutation> {
-    match port.segmentation_id {
-        Some(tag) => quarantine(state, context, &port.binding_host_id, tag, port.common.id),
-        None => Vec::new(),
-    }
+pub fn release(context: Context<'_>, port: &Port) -> Option<Mutation> {
+    let tag = port.segmentation_id?;
+    quarantine(context, &port.binding_host_id, tag, port.common.id)
 }
 
 /// Keeps a tag on a host from all ports but this one for a while.
-pub fn quarantine(
-    state: &State,
-    context: Context<'_>,
-    host: &str,
-    tag: Vlan,
-    port: Uuid,
-) -> Vec<Mutation> {
-    let now = context.now;
-    if host.is_empty() || context.settings.tags.quarantine.is_zero() {
-        return Vec::new();
-    }
-    let put = Mutation::PutQuarantine(Quarantine {
-        host: host.to_owned(),
-        tag,
-        port,
-        until: now + context.settings.tags.quarantine,
-    });
-    let ended = state.ended_quarantines(now).take(FORGOTTEN);
-    ended
-        .filter(|ended| *ended != (host, tag))
-        .map(|(host, tag)| Mutation::DeleteQuarantine(host.to_owned(), tag))
-        .chain([put])
-        .collect()
+pub fn quarantine(context: Context<'_>, host: &str, tag: Vlan, port: Uuid) -> Option<Mutation> {
+    let lasts = context.settings.tags.quarantine;
+    let kept = !host.is_empty() && !lasts.is_zero();
+    kept.then(|| {
+        Mutation::PutQuarantine(Quarantine {
+            host: host.to_owned(),
+            tag,
+            port,
+            until: context.now + lasts,
+        })
+    })
+}
+
+/// Forgets quarantines that have ended, in proportion to those that the whole plan
+/// puts. It may put one of them anew, so they are forgotten before anything else.
+pub fn forget_ended(state: &State, context: Context<'_>, plan: &mut Vec<Mutation>) {
+    let puts = |mutation: &&Mutation| matches!(mutation, Mutation::PutQuarantine(_));
+    let most = FORGOTTEN * plan.iter().filter(puts).count();
+    let ended = state.ended_quarantines(context.now).take(most);
+    let ended = ended.map(|(host, tag)| Mutation::DeleteQuarantine(host.to_owned(), tag));
+    plan.splice(0..0, ended);
 }
 
 /// A port that asks for a tag on a host.

@@ -116,6 +116,7 @@ pub fn plan_event(
     if state.cursor(manager) != Some(event.event_id) {
         mutations.push(Mutation::PutCursor(manager.to_owned(), event.event_id));
     }
+    tag::forget_ended(state, context, &mut mutations);
     Plan {
         mutations,
         result: outcome,
@@ -180,9 +181,9 @@ fn left(
                 && !bound.is_empty()
                 && state.cluster_of(bound) == state.cluster_of(host)
         });
-        (!leased).then(|| tag::quarantine(state, context, host, tag, port))
+        (!leased).then(|| tag::quarantine(context, host, tag, port))?
     });
-    left.flatten().collect()
+    left.collect()
 }
 
 /// Binds the ports of a VM, which high availability started on another host, to that
@@ -199,7 +200,7 @@ fn rebind(state: &State, context: Context<'_>, vm: &VmState) -> Vec<Mutation> {
         port.binding_host_id.clone_from(&vm.host_name);
         revise(&mut port.common, context.now);
         let mut mutations = vec![Mutation::PutPort(port)];
-        mutations.extend(tag::release(state, context, old));
+        mutations.extend(tag::release(context, old));
         Some(mutations)
     });
     rebound.flatten().collect()
@@ -294,5 +295,6 @@ pub fn plan_inventory(
     {
         mutations.push(Mutation::PutCursor(manager.to_owned(), last));
     }
+    tag::forget_ended(state, context, &mut mutations);
     Plan { mutations, result }
 }

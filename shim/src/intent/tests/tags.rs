@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use super::super::testing::Bench;
 use super::super::{IntentError, cluster, port};
-use crate::events::types::{VmState, VmStatus, Vnic};
+use crate::events::types::{EventType, LifecycleEvent, VmState, VmStatus, Vnic};
 use crate::model::{Cluster, Mutation, Network, PlacedVm, Port};
+use crate::placement::{Teller, plan_event};
 
 fn tag(port: &Port) -> u16 {
     port.segmentation_id.unwrap().get()
@@ -153,6 +154,50 @@ fn a_released_tag_is_in_quarantine_for_others() {
     let other = bench.port(&net, on("b")).unwrap();
     bench.delete_port(&other);
     assert_eq!(bench.state.quarantines().count(), 1);
+}
+
+/// Two ports whose tags were in quarantine on their host leave it with their VM.
+#[test]
+fn what_a_change_puts_into_quarantine_stays_there_whatever_had_ended() {
+    let (mut bench, net) = bench();
+    let was_on = |port: &Port| {
+        let (host, tag) = ("a".to_owned(), port.segmentation_id.unwrap());
+        (host, tag)
+    };
+    let ports = [on("a"), on("a")].map(|port| bench.port(&net, port).unwrap());
+    for port in &ports {
+        for host in ["b", "a"] {
+            bench.change_port(port.common.id, on(host)).unwrap();
+        }
+    }
+    bench.now += Duration::minutes(5);
+    let ended = bench.state.ended_quarantines(bench.now).count();
+    assert_eq!(ended, 4, "of two ports on two hosts");
+    let vm = bench.sight("a", "", 1);
+    let mut moved = bench.state.vm(vm).unwrap().vm.clone();
+    moved.host_name = "c".into();
+    let vnic = moved.vnic_list.remove(0);
+    moved.vnic_list = Vec::from(ports.each_ref().map(|port| Vnic {
+        pg_name: format!("{}_{}", port.common.id, tag(port)),
+        port_segmentation_id: tag(port),
+        ..vnic.clone()
+    }));
+    let event = LifecycleEvent {
+        event_id: Uuid::new_v4(),
+        timestamp: bench.now,
+        event_type: EventType::HaFinish,
+        vm: moved,
+    };
+    let teller = Teller {
+        name: "lab",
+        lists: true,
+    };
+    bench
+        .carry_out(|state, context| Ok(plan_event(state, context, teller, &event)))
+        .unwrap();
+    let kept = bench.state.quarantines();
+    let kept: Vec<_> = kept.map(|q| (q.host.clone(), q.tag)).collect();
+    assert_eq!(kept, ports.each_ref().map(was_on));
 }
 
 #[test]
