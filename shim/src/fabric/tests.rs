@@ -215,7 +215,7 @@ async fn a_deleted_vms_tag_is_released_when_the_inventory_confirms() {
     assert_eq!(bench.knows(1), (1, BTreeSet::new()), "withdrawn at once");
     bench.put(vec![Mutation::DeletePort(id(2, 2))]).await;
     let left = tag(2);
-    let on_tag = |state: &State| state.occupants(Uuid::nil(), left).to_vec();
+    let on_tag = |state: &State| Vec::from_iter(state.occupants(Uuid::nil(), left));
     let who = bench.fabric.controller().read(on_tag);
     assert!(matches!(
         who[..],

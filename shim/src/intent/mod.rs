@@ -38,7 +38,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 pub use error::{IntentError, QosError, RouterError, SecurityError};
-pub use state::{Occupant, State, Who};
+pub use state::{Occupant, Occupants, State, Who};
 
 use crate::model::{Common, Mutation};
 

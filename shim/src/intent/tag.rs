@@ -13,7 +13,7 @@ use nve_protocol::Vlan;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::state::{Occupant, Who};
+use super::state::{Occupant, Occupants, Who, on_host};
 use super::{Context, IntentError, State};
 use crate::model::{Mutation, Port, Quarantine};
 
@@ -106,10 +106,10 @@ impl<'a> Asking<'a> {
             return Ok(());
         }
         let occupants = self.state.occupants(self.cluster, tag);
-        let Some(other) = self.barring(occupants) else {
+        let Some(other) = self.barring(&occupants) else {
             return Ok(());
         };
-        let here = occupants.iter().filter(|on| *on.host == *self.host);
+        let here = on_host(&occupants, self.host);
         let only_elsewhere = self.barring(here).is_none();
         // A tag that is shared already stays so, as long as it is not on this host.
         let is_own = occupants.iter().any(|on| on.who == Who::Port(self.port));
@@ -141,18 +141,19 @@ impl<'a> Asking<'a> {
     }
 
     /// The tags of the cluster, ascending, with who keeps them from others.
-    fn candidates(&self) -> impl Iterator<Item = (Vlan, &'a [Occupant])> {
+    fn candidates(&self) -> impl Iterator<Item = (Vlan, Occupants)> {
         let mut occupied = self.state.occupied(self.cluster).peekable();
         self.tags().map(move |tag| {
             while occupied.next_if(|(other, _)| *other < tag).is_some() {}
             let occupants = occupied.next_if(|(other, _)| *other == tag);
-            (tag, occupants.map_or(&[][..], |(_, occupants)| occupants))
+            let occupants = occupants.map(|(_, occupants)| occupants.clone());
+            (tag, occupants.unwrap_or_default())
         })
     }
 
     fn is_used_up(&self) -> bool {
         self.candidates()
-            .all(|(_, occupants)| self.barring(occupants).is_some())
+            .all(|(_, occupants)| self.barring(&occupants).is_some())
     }
 
     /// A tag that is free in the cluster and that fewest ports elsewhere have, or else
@@ -160,13 +161,13 @@ impl<'a> Asking<'a> {
     fn any(&self) -> Result<Vlan, IntentError> {
         let free = self
             .candidates()
-            .filter(|(_, occupants)| self.barring(*occupants).is_none());
+            .filter(|(_, occupants)| self.barring(occupants).is_none());
         let free = free.map(|(tag, _)| (self.state.ports_with_tag(tag), tag));
         if let Some(tag) = least(free) {
             return Ok(tag);
         }
         let free_here = self.candidates().filter(|(_, occupants)| {
-            let here = occupants.iter().filter(|on| *on.host == *self.host);
+            let here = on_host(occupants, self.host);
             self.barring(here).is_none()
         });
         let free_here = free_here.map(|(tag, occupants)| (occupants.len() as u32, tag));
@@ -178,7 +179,7 @@ impl<'a> Asking<'a> {
         let clusters: Vec<Uuid> = self.state.clusters().map(|cluster| cluster.id).collect();
         let is_on = |tag, cluster: &Uuid| {
             let occupants = self.state.occupants(*cluster, tag);
-            self.barring(occupants).is_some()
+            self.barring(&occupants).is_some()
         };
         let scored = self.tags().map(|tag| {
             let ports = self.state.ports_with_tag(tag);
@@ -194,8 +195,7 @@ impl<'a> Asking<'a> {
         let mut vnics = 0;
         let mut quarantined = 0;
         for (_, occupants) in self.candidates() {
-            let here = occupants.iter().filter(|on| *on.host == *self.host);
-            let here: Vec<_> = here.map(|on| on.who).collect();
+            let here: Vec<_> = on_host(&occupants, self.host).map(|on| on.who).collect();
             if here.iter().any(|who| matches!(who, Who::Port(_))) {
                 ports += 1;
             } else if here.iter().any(|who| matches!(who, Who::Vnic(..))) {

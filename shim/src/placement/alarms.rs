@@ -9,7 +9,7 @@ use nve_protocol::Vlan;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::intent::{Occupant, State, Who};
+use crate::intent::{Occupants, State, Who};
 
 /// Kinds of alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -69,12 +69,12 @@ pub fn all(state: &State) -> Vec<Alarm> {
 /// The alarms about one tag of one host.
 pub fn on(state: &State, host: &str, tag: Vlan) -> Vec<Alarm> {
     let cluster = state.cluster_of(host);
-    let mut alarms = on_tag(state, cluster, tag, state.occupants(cluster, tag));
+    let mut alarms = on_tag(state, cluster, tag, &state.occupants(cluster, tag));
     alarms.retain(|alarm| alarm.host == host);
     alarms
 }
 
-fn on_tag(state: &State, cluster: Uuid, tag: Vlan, occupants: &[Occupant]) -> Vec<Alarm> {
+fn on_tag(state: &State, cluster: Uuid, tag: Vlan, occupants: &Occupants) -> Vec<Alarm> {
     let mut hosts: BTreeMap<&str, Vec<Who>> = BTreeMap::new();
     for occupant in occupants {
         hosts.entry(&occupant.host).or_default().push(occupant.who);

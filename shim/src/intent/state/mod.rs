@@ -26,7 +26,7 @@ use crate::model::{
     SecurityGroup, SecurityGroupRule, Subnet, Vtep,
 };
 
-pub use tags::{Occupant, Who};
+pub use tags::{Occupant, Occupants, Who, on_host};
 
 pub(super) const FIRST_TAG: Vlan = Vlan::new(1).expect("a usable tag");
 const LAST_TAG: Vlan = Vlan::new(Vlan::MAX).expect("a usable tag");
@@ -60,7 +60,7 @@ pub struct State {
     port_by_address: Map<(Uuid, IpAddr), Uuid>,
     ports_per_tag: Map<Vlan, u32>,
     cluster_by_host: Map<String, Uuid>,
-    occupants: Map<(Uuid, Vlan), Vec<Occupant>>,
+    occupants: Map<(Uuid, Vlan), Occupants>,
     quarantines_by_end: Map<(OffsetDateTime, Arc<str>, Vlan), ()>,
     interfaces_by_router: Members,
     interfaces_by_network: Members,

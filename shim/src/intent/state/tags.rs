@@ -8,12 +8,18 @@
 
 use std::sync::Arc;
 
+use imbl::OrdSet;
 use nve_protocol::Vlan;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::State;
 use crate::model::{Cluster, PlacedVm, Port, Quarantine};
+
+/// Who is on one tag in one cluster, by host. A copy shares everything with its
+/// original, and a change costs the same however many there are: a VLAN of a data
+/// centre may have all its VMs.
+pub type Occupants = OrdSet<Occupant>;
 
 /// Who is on a tag, and on which host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,27 +74,27 @@ impl State {
             .map_or(crate::intent::cluster::DEFAULT, |c| c.name.as_str())
     }
 
-    /// Who is on a tag in a cluster, by host.
-    pub fn occupants(&self, cluster: Uuid, tag: Vlan) -> &[Occupant] {
-        self.occupants.get(&(cluster, tag)).map_or(&[], |all| all)
+    /// Who is on a tag in a cluster.
+    pub fn occupants(&self, cluster: Uuid, tag: Vlan) -> Occupants {
+        let all = self.occupants.get(&(cluster, tag));
+        all.cloned().unwrap_or_default()
     }
 
     /// The tags of a cluster that anybody is on, ascending, and who.
-    pub fn occupied(&self, cluster: Uuid) -> impl Iterator<Item = (Vlan, &[Occupant])> {
+    pub fn occupied(&self, cluster: Uuid) -> impl Iterator<Item = (Vlan, &Occupants)> {
         self.occupants
             .range((cluster, super::FIRST_TAG)..=(cluster, super::LAST_TAG))
-            .map(|((_, tag), all)| (*tag, all.as_slice()))
+            .map(|((_, tag), all)| (*tag, all))
     }
 
     /// The port that Neutron binds to that host (`binding:host_id`) with that tag; of
     /// several, that with the lowest UUID.
     pub fn port_by_tag(&self, host: &str, tag: Vlan) -> Option<&Port> {
-        let here = self.occupants(self.cluster_of(host), tag).iter();
-        here.filter(|occupant| &*occupant.host == host)
-            .find_map(|occupant| match occupant.who {
-                Who::Port(id) => self.port(id),
-                _ => None,
-            })
+        let all = self.occupants.get(&(self.cluster_of(host), tag))?;
+        on_host(all, host).find_map(|occupant| match occupant.who {
+            Who::Port(id) => self.port(id),
+            _ => None,
+        })
     }
 
     /// How many ports, on any host or none, have that tag.
@@ -207,24 +213,21 @@ impl State {
 
     fn occupy(&mut self, tag: Vlan, occupant: Occupant) {
         let key = (self.cluster_of(&occupant.host), tag);
-        let mut all = self.occupants.get(&key).cloned().unwrap_or_default();
-        if let Err(at) = all.binary_search(&occupant) {
-            all.insert(at, occupant);
+        let mut all = self.occupants(key.0, tag);
+        if all.insert(occupant).is_none() {
             self.occupants.insert_mut(key, all);
         }
     }
 
     fn vacate(&mut self, tag: Vlan, occupant: &Occupant) {
         let key = (self.cluster_of(&occupant.host), tag);
-        let mut all = self.occupants.get(&key).cloned().unwrap_or_default();
-        let Ok(at) = all.binary_search(occupant) else {
+        let mut all = self.occupants(key.0, tag);
+        if all.remove(occupant).is_none() {
             return;
-        };
-        all.remove(at);
-        if all.is_empty() {
-            self.occupants.remove_mut(&key);
-        } else {
-            self.occupants.insert_mut(key, all);
+        }
+        match all.is_empty() {
+            true => drop(self.occupants.remove_mut(&key)),
+            false => self.occupants.insert_mut(key, all),
         }
     }
 
@@ -242,6 +245,19 @@ impl State {
             self.occupy(tag, occupant);
         }
     }
+}
+
+/// Those who are on a host.
+pub fn on_host<'o>(
+    occupants: &'o Occupants,
+    host: &'o str,
+) -> impl Iterator<Item = &'o Occupant> + use<'o> {
+    let first = Occupant {
+        host: Arc::from(host),
+        who: Who::Port(Uuid::nil()),
+    };
+    let from = occupants.range(first..);
+    from.take_while(move |occupant| &*occupant.host == host)
 }
 
 /// A bound port as an occupant.

@@ -1,5 +1,7 @@
 //! VLAN tags within clusters.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use time::Duration;
 use uuid::Uuid;
@@ -154,6 +156,42 @@ fn a_released_tag_is_in_quarantine_for_others() {
     let other = bench.port(&net, on("b")).unwrap();
     bench.delete_port(&other);
     assert_eq!(bench.state.quarantines().count(), 1);
+}
+
+/// What one more VM costs must not depend on how many there are.
+#[test]
+fn twenty_thousand_vms_may_be_on_one_vlan() {
+    const STEP: usize = 1000;
+    const STEPS: usize = 20;
+    let mut bench = Bench::default();
+    let mut step = |change: &mut dyn FnMut(&mut Bench, usize)| {
+        let begun = Instant::now();
+        for number in 0..STEP {
+            // As the controller does: whoever reads still has the state before.
+            let _before = bench.state.clone();
+            change(&mut bench, number);
+        }
+        begun.elapsed()
+    };
+    let mut vms = Vec::new();
+    let come = Vec::from_iter((0..STEPS).map(|_| {
+        step(&mut |bench, number| {
+            let host = format!("hv-{}", number % 500);
+            vms.push(bench.sight(&host, "VM Network", 7));
+        })
+    }));
+    let go = Vec::from_iter((0..STEPS).map(|_| {
+        step(&mut |bench, _| {
+            let vm = vms.pop().unwrap();
+            bench.state.apply(&Mutation::DeleteVm(vm));
+        })
+    }));
+    // The quickest of several, since others may keep the processor busy.
+    let least = |steps: &[std::time::Duration]| *steps.iter().min().unwrap();
+    let (few, many) = (least(&come[..4]), least(&come[STEPS - 4..]));
+    assert!(many < few * 5, "coming, they took {come:?}");
+    let (few, many) = (least(&go[STEPS - 4..]), least(&go[..4]));
+    assert!(many < few * 5, "going, they took {go:?}");
 }
 
 /// Two ports whose tags were in quarantine on their host leave it with their VM.
