@@ -1,4 +1,7 @@
 //! Plans changes of clusters: named sets of hosts that VMs move between.
+//!
+//! Ports keep their VLAN tags when their hosts come into another cluster, so a change
+//! that would give two of them one tag there is refused.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::nve::check_name;
-use super::{IntentError, Plan, State, set};
+use super::{Context, IntentError, Plan, State, set, tag};
 use crate::model::{Cluster, Mutation};
 
 /// Name of the cluster of all hosts that are in no other.
@@ -40,8 +43,12 @@ pub struct ClusterChange {
 /// Plans a new cluster.
 ///
 /// # Errors
-/// When its name or a host is another's.
-pub fn create(state: &State, request: NewCluster) -> Result<Plan<Cluster>, IntentError> {
+/// When its name or a host is another's, and when a tag would be two ports'.
+pub fn create(
+    state: &State,
+    context: Context<'_>,
+    request: NewCluster,
+) -> Result<Plan<Cluster>, IntentError> {
     if state.clusters().count() >= MAX_CLUSTERS {
         return Err(invalid("name", format!("there are {MAX_CLUSTERS} already")));
     }
@@ -50,15 +57,17 @@ pub fn create(state: &State, request: NewCluster) -> Result<Plan<Cluster>, Inten
         name: request.name,
         hosts: request.hosts,
     };
-    put(state, cluster)
+    put(state, context, cluster)
 }
 
 /// Plans a change of a cluster. Its ports keep their tags.
 ///
 /// # Errors
-/// When there is none, and when its new name or a host is another's.
+/// When there is none, when its new name or a host is another's, and when a tag would
+/// be two ports' of this cluster or the default one.
 pub fn update(
     state: &State,
+    context: Context<'_>,
     id: Uuid,
     change: ClusterChange,
 ) -> Result<Plan<Cluster>, IntentError> {
@@ -66,17 +75,17 @@ pub fn update(
     let mut cluster = find(state, id)?.clone();
     set(&mut cluster.name, change.name);
     set(&mut cluster.hosts, change.hosts);
-    put(state, cluster)
+    put(state, context, cluster)
 }
 
 /// Plans the end of a cluster; its hosts are in the default one then.
 ///
 /// # Errors
-/// When there is none.
-pub fn delete(state: &State, id: Uuid) -> Result<Plan<()>, IntentError> {
+/// When there is none, and when a tag would be two ports' of the default cluster.
+pub fn delete(state: &State, context: Context<'_>, id: Uuid) -> Result<Plan<()>, IntentError> {
     check_changeable(id)?;
     find(state, id)?;
-    Ok(Plan::one(Mutation::DeleteCluster(id), ()))
+    plan(state, context, id, Mutation::DeleteCluster(id), ())
 }
 
 /// The cluster, or the refusal that names it.
@@ -86,7 +95,26 @@ pub fn find(state: &State, id: Uuid) -> Result<&Cluster, IntentError> {
         .ok_or(IntentError::not_found("cluster", id))
 }
 
-fn put(state: &State, cluster: Cluster) -> Result<Plan<Cluster>, IntentError> {
+/// A plan of that change of a cluster, unless a tag would be two ports' after it.
+fn plan<T>(
+    state: &State,
+    context: Context<'_>,
+    id: Uuid,
+    change: Mutation,
+    result: T,
+) -> Result<Plan<T>, IntentError> {
+    let mut after = state.clone();
+    after.apply(&change);
+    // Hosts that it has no more are in the default one.
+    tag::check_clusters(state, &after, context, [id, Uuid::nil()])?;
+    Ok(Plan::one(change, result))
+}
+
+fn put(
+    state: &State,
+    context: Context<'_>,
+    cluster: Cluster,
+) -> Result<Plan<Cluster>, IntentError> {
     let Cluster { id, name, hosts } = cluster;
     let name = check_name("name", name)?;
     let other = state.clusters().find(|other| other.name == name);
@@ -121,7 +149,8 @@ fn put(state: &State, cluster: Cluster) -> Result<Plan<Cluster>, IntentError> {
         name,
         hosts: hosts.into_iter().collect(),
     };
-    Ok(Plan::one(Mutation::PutCluster(cluster.clone()), cluster))
+    let change = Mutation::PutCluster(cluster.clone());
+    plan(state, context, id, change, cluster)
 }
 
 fn check_changeable(id: Uuid) -> Result<(), IntentError> {

@@ -87,6 +87,55 @@ pub fn forget_ended(state: &State, context: Context<'_>, plan: &mut Vec<Mutation
     plan.splice(0..0, ended);
 }
 
+/// Refuses clusters of hosts as they are in `after` if they bring ports with one tag
+/// together that were in different clusters, unless a cluster that comes out has used
+/// its tags up and shares them anyway.
+///
+/// # Errors
+/// With the first two such ports.
+pub fn check_clusters(
+    state: &State,
+    after: &State,
+    context: Context<'_>,
+    clusters: impl IntoIterator<Item = Uuid>,
+) -> Result<(), IntentError> {
+    for cluster in clusters {
+        let mut tags = after.occupied(cluster);
+        let Some(clash) = tags.find_map(|(tag, occupants)| clash(state, tag, occupants)) else {
+            continue;
+        };
+        let asking = Asking {
+            state: after,
+            context,
+            port: Uuid::nil(),
+            host: "",
+            cluster,
+        };
+        if !asking.is_used_up() {
+            return Err(clash);
+        }
+    }
+    Ok(())
+}
+
+/// The refusal that names two of these ports which are in different clusters now.
+fn clash(state: &State, tag: Vlan, occupants: &Occupants) -> Option<IntentError> {
+    let mut leases = occupants.iter().filter_map(|on| match on.who {
+        Who::Port(port) => Some((port, &*on.host)),
+        Who::Vnic(..) | Who::Quarantine(..) => None,
+    });
+    let (port, host) = leases.next()?;
+    let home = state.cluster_of(host);
+    let (other, other_host) = leases.find(|(_, host)| state.cluster_of(host) != home)?;
+    Some(IntentError::TagsMeet {
+        tag,
+        port,
+        host: host.to_owned(),
+        other,
+        other_host: other_host.to_owned(),
+    })
+}
+
 /// A port that asks for a tag on a host.
 struct Asking<'a> {
     state: &'a State,

@@ -224,6 +224,24 @@ pub enum IntentError {
         /// Who has it, and where.
         holder: String,
     },
+    /// Hosts with ports of the same VLAN tag would be in one cluster.
+    #[error(
+        "segmentation_id {tag} would be that of two ports of one cluster: of port {port} on host \
+         {host} and of port {other} on host {other_host}; give one of them another \
+         segmentation_id first"
+    )]
+    TagsMeet {
+        /// The tag.
+        tag: Vlan,
+        /// A port that has it.
+        port: Uuid,
+        /// Where it is bound.
+        host: String,
+        /// Another port that has it.
+        other: Uuid,
+        /// Where that is bound.
+        other_host: String,
+    },
     /// The configuration keeps the VLAN tag from ports.
     #[error("Invalid input for operation: segmentation_id {0} is reserved by vlan.reserved.")]
     TagReserved(Vlan),

@@ -30,7 +30,7 @@ impl Bench {
     fn cluster(&mut self, name: &str, hosts: &[&str]) -> Result<Cluster, IntentError> {
         let request = json!({"name": name, "hosts": hosts});
         let request = serde_json::from_value(request).unwrap();
-        self.carry_out(|state, _| cluster::create(state, request))
+        self.carry_out(|state, context| cluster::create(state, context, request))
     }
 
     fn delete_port(&mut self, port: &Port) {
@@ -280,12 +280,82 @@ fn a_host_is_in_one_cluster_and_a_name_is_one_clusters() {
     refused(&mut bench, "", &[], "a name has");
     let change = serde_json::from_value(json!({"hosts": ["c"]})).unwrap();
     bench
-        .carry_out(|s, _| cluster::update(s, east.id, change))
+        .carry_out(|s, c| cluster::update(s, c, east.id, change))
         .unwrap();
     assert!(bench.state.cluster_of("a").is_nil());
     assert_eq!(bench.state.cluster_of("c"), east.id);
-    bench.carry_out(|s, _| cluster::delete(s, east.id)).unwrap();
+    bench
+        .carry_out(|s, c| cluster::delete(s, c, east.id))
+        .unwrap();
     assert!(bench.state.cluster_of("c").is_nil());
-    let default = bench.carry_out(|s, _| cluster::delete(s, Uuid::nil()));
+    let default = bench.carry_out(|s, c| cluster::delete(s, c, Uuid::nil()));
     assert!(matches!(default, Err(IntentError::InvalidField { .. })));
+}
+
+/// Expects a refusal that names all of these.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(outcome: Result<T, IntentError>, words: &[&str]) {
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, IntentError::TagsMeet { .. }), "{error}");
+    let text = error.to_string();
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+}
+
+#[test]
+fn hosts_whose_ports_have_one_tag_do_not_come_into_one_cluster() {
+    let (mut bench, net) = bench();
+    let east = bench.cluster("east", &["a"]).unwrap();
+    let one = bench.port(&net, on("a")).unwrap();
+    let named = json!({"binding:host_id": "b", "segmentation_id": tag(&one)});
+    let two = bench.port(&net, named).unwrap();
+    let hosts = |hosts: &[&str]| {
+        let change = json!({"hosts": hosts});
+        serde_json::from_value::<cluster::ClusterChange>(change).unwrap()
+    };
+    let both = [one.common.id, two.common.id].map(|id| id.to_string());
+    let both = both.each_ref().map(String::as_str);
+    // Into a cluster, out of one, and at the end of one.
+    for change in [&["a", "b"][..], &[]] {
+        let changed = bench.carry_out(|s, c| cluster::update(s, c, east.id, hosts(change)));
+        refused(changed, &both);
+    }
+    let deleted = bench.carry_out(|s, c| cluster::delete(s, c, east.id));
+    refused(deleted, &["host a", "host b"]);
+    // What does not bring them together may be done.
+    bench
+        .carry_out(|s, c| cluster::update(s, c, east.id, hosts(&["a", "c"])))
+        .unwrap();
+    // So may all, when one has another tag.
+    let other = json!({"segmentation_id": 77});
+    bench.change_port(one.common.id, other).unwrap();
+    bench
+        .carry_out(|s, c| cluster::update(s, c, east.id, hosts(&["a", "b"])))
+        .unwrap();
+    bench
+        .carry_out(|s, c| cluster::delete(s, c, east.id))
+        .unwrap();
+}
+
+#[test]
+fn a_cluster_that_has_used_its_tags_up_shares_those_of_hosts_that_come_to_it() {
+    let (mut bench, net) = bench();
+    bench.narrow(2);
+    let east = bench.cluster("east", &["a"]).unwrap();
+    for host in ["a", "a", "b"] {
+        bench.port(&net, on(host)).unwrap();
+    }
+    let change = serde_json::from_value(json!({"hosts": ["a", "b"]})).unwrap();
+    bench
+        .carry_out(|s, c| cluster::update(s, c, east.id, change))
+        .unwrap();
+    // Those that shared a tag before may stay where they are, whatever else comes.
+    let freed = bench.state.ports().find(|port| tag(port) == 2);
+    let freed = freed.unwrap().clone();
+    bench.settings.tags.quarantine = Duration::ZERO;
+    bench.delete_port(&freed);
+    bench.narrow(3);
+    let change = serde_json::from_value(json!({"hosts": ["a", "b", "c"]})).unwrap();
+    bench
+        .carry_out(|s, c| cluster::update(s, c, east.id, change))
+        .unwrap();
 }

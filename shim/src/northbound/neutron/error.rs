@@ -159,7 +159,7 @@ const fn neutron_name(error: &IntentError) -> (StatusCode, &'static str) {
         E::PortBound { .. } => (CONFLICT, "PortBound"),
         E::AddressAllocated { .. } => (CONFLICT, "IpAddressAlreadyAllocated"),
         E::NoAddressLeft(_) => (CONFLICT, "IpAddressGenerationFailure"),
-        E::TagInUse { .. } => (CONFLICT, "SegmentationIdInUse"),
+        E::TagInUse { .. } | E::TagsMeet { .. } => (CONFLICT, "SegmentationIdInUse"),
         E::TagReserved(_) => (BAD, "InvalidInput"),
         E::NoTagLeft { .. } => (CONFLICT, "NoSegmentationIdAvailable"),
         E::Taken { .. } => (CONFLICT, "Conflict"),

@@ -33,12 +33,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let show_about = about("Show a cluster")
         .answer(200, reference("Cluster"))
         .errors(&[404]);
-    let update_about = about("Change a cluster; its ports keep their tags")
+    let update_about = about("Change a cluster; its ports keep their tags, which must not meet")
         .body(reference("ChangedCluster"))
         .answer(200, reference("Cluster"))
         .errors(&[400, 404, 409]);
     let delete_about =
-        about("Remove a cluster; its hosts are in the default one then").errors(&[400, 404]);
+        about("Remove a cluster; its hosts are in the default one then").errors(&[400, 404, 409]);
     let leases_about = about("List the VLAN tags of a cluster that are not free, and why")
         .answer(200, reference("Leases"))
         .errors(&[404]);
@@ -202,7 +202,9 @@ async fn create(
     State(api): State<Api>,
     JsonBody(request): JsonBody<NewCluster>,
 ) -> Result<(StatusCode, Json<View>), Failure> {
-    let plan = move |state: &_| cluster::create(state, request).map_err(Failure::from);
+    let planner = api.controller.clone();
+    let plan =
+        move |state: &_| cluster::create(state, planner.context(), request).map_err(Failure::from);
     let made = api.controller.transact(plan).await?;
     let state = api.controller.snapshot();
     Ok((StatusCode::CREATED, Json(view(&api, &state, made))))
@@ -214,7 +216,10 @@ async fn update(
     JsonBody(change): JsonBody<ClusterChange>,
 ) -> Result<Json<View>, Failure> {
     let id = object_id("cluster", id)?;
-    let plan = move |state: &_| cluster::update(state, id, change).map_err(Failure::from);
+    let planner = api.controller.clone();
+    let plan = move |state: &_| {
+        cluster::update(state, planner.context(), id, change).map_err(Failure::from)
+    };
     let changed = api.controller.transact(plan).await?;
     let state = api.controller.snapshot();
     Ok(Json(view(&api, &state, changed)))
@@ -222,7 +227,9 @@ async fn update(
 
 async fn delete(State(api): State<Api>, Params(id): Params<String>) -> Result<StatusCode, Failure> {
     let id = object_id("cluster", id)?;
-    let plan = move |state: &_| cluster::delete(state, id).map_err(Failure::from);
+    let planner = api.controller.clone();
+    let plan =
+        move |state: &_| cluster::delete(state, planner.context(), id).map_err(Failure::from);
     api.controller.transact(plan).await?;
     Ok(StatusCode::NO_CONTENT)
 }

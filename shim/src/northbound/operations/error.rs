@@ -134,6 +134,9 @@ impl From<IntentError> for Failure {
             IntentError::Taken { field, .. } => {
                 Failure::new(StatusCode::CONFLICT, "conflict", message).of_field(field)
             }
+            IntentError::TagsMeet { .. } => {
+                Failure::new(StatusCode::CONFLICT, "conflict", message).of_field("hosts")
+            }
             _ => Failure::new(StatusCode::BAD_REQUEST, "invalid", message),
         }
     }

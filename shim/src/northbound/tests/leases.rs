@@ -91,6 +91,26 @@ async fn a_host_has_4094_tags_and_clusters_do_not_interfere() {
 }
 
 #[tokio::test]
+async fn a_cluster_cannot_get_two_ports_of_one_tag() {
+    let rest = Rest::new();
+    let network = rest.network().await;
+    let east = json!({"name": "east", "hosts": ["a"]});
+    let east = rest.post("/v1/clusters", east).await.body;
+    let path = format!("/v1/clusters/{}", text(&east, "id"));
+    for host in ["a", "b"] {
+        let port = json!({"network_id": network["id"], "binding:host_id": host,
+            "segmentation_id": 9});
+        rest.create("port", port).await;
+    }
+    let refused = rest.put(&path, json!({"hosts": ["a", "b"]})).await;
+    refused.failed(409, "conflict", Some("hosts"));
+    rest.delete(&path)
+        .await
+        .failed(409, "conflict", Some("hosts"));
+    assert_eq!(rest.get(&path).await.body["hosts"], json!(["a"]));
+}
+
+#[tokio::test]
 async fn leases_and_quarantine_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Rest::over(Box::new(EmbeddedStore::open(dir.path()).unwrap()));
