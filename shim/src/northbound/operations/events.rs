@@ -1,6 +1,7 @@
 //! `GET /v1/events`: the newest lifecycle events, as a list or followed.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Json;
@@ -30,8 +31,8 @@ struct Parameters {
 
 /// The body of an answer that does not follow.
 #[derive(Debug, Serialize)]
-struct Events {
-    events: Vec<Seen>,
+struct Events<'a> {
+    events: Vec<&'a Seen>,
 }
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -53,20 +54,23 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
 async fn list(Shared(api): Shared<Api>, Query(parameters): Query<Parameters>) -> Response {
     let (kept, coming) = api.fabric.recent().watch();
     if !parameters.follow {
-        return Json(Events { events: kept }).into_response();
+        let events = kept.iter().map(|seen| &**seen).collect();
+        return Json(Events { events }).into_response();
     }
-    // One who lags too far behind misses events; the list has them.
+    // One who lags too far behind misses events; the list has the newest.
     let coming = BroadcastStream::new(coming).filter_map(|seen| async { seen.ok() });
+    let kept: Vec<Weak<Seen>> = kept.iter().map(Arc::downgrade).collect();
     Sse::new(encode(stream::iter(kept).chain(coming)))
         .keep_alive(KeepAlive::new().interval(HEARTBEAT))
         .into_response()
 }
 
-fn encode(events: impl Stream<Item = Seen>) -> impl Stream<Item = Result<Event, Infallible>> {
+fn encode(events: impl Stream<Item = Weak<Seen>>) -> impl Stream<Item = Result<Event, Infallible>> {
     events.filter_map(|seen| async move {
+        let seen = seen.upgrade()?;
         let event = Event::default()
             .id(seen.event.event_id.to_string())
             .event(seen.event.event_type.name());
-        event.json_data(&seen).ok().map(Ok)
+        event.json_data(&*seen).ok().map(Ok)
     })
 }
