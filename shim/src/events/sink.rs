@@ -20,11 +20,10 @@ pub enum SinkError {
 
 /// Consumer of lifecycle events, durable before it returns `Ok`.
 ///
-/// Invariants that callers keep: calls for one manager do not overlap, and an
-/// event id is not repeated within its connection. It may be repeated after a
-/// reconnect, and an event may be older than what an inventory has told already,
-/// so a sink compares timestamps with what it knows of the VM, ignores what is
-/// late, and returns `Ok` for it.
+/// Invariants that callers keep: calls for one manager do not overlap. An event may be
+/// repeated, other events may have its id, and it may be older than what an inventory
+/// has told already, so a sink compares timestamps with what it knows of the VM, ignores
+/// what is late, and returns `Ok` for it.
 pub trait EventSink: Send + Sync + 'static {
     /// Takes one event of `manager` and remembers its id as the cursor.
     fn event(

@@ -39,7 +39,7 @@ const HEARTBEAT: &str = "heartbeat";
 const CLIENT_HEARTBEAT: &str = "client_heartbeat";
 const RESUME: &str = "resume";
 
-/// Event ids of a connection that are remembered to know duplicates by.
+/// Events of a connection that are remembered to know duplicates by.
 const REMEMBERED: usize = 1024;
 
 /// How long a subscriber waits for what.
@@ -319,7 +319,7 @@ impl<S: EventSink> Subscriber<S> {
         };
         self.status.has(RESUME, message.last_event_id.is_some());
         let kept = status::Taken::of(&event);
-        if !taken.is_new(kept.id) {
+        if !taken.is_new(Key::of(&event)) {
             self.status.change(|status| status.duplicates += 1);
             return Ok(Next::Nothing);
         }
@@ -389,24 +389,45 @@ fn is_unknown(error: &ClientError) -> bool {
     matches!(error, ClientError::Status { status, .. } if ANSWERS.contains(status))
 }
 
-/// The newest event ids of a connection.
+/// What makes an event another one. Managers may use an id again, or have none but nil;
+/// one that is taken twice does no harm, one that is not taken does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    id: Uuid,
+    timestamp: OffsetDateTime,
+    kind: EventType,
+    vm: Uuid,
+}
+
+impl Key {
+    fn of(event: &LifecycleEvent) -> Key {
+        Key {
+            id: event.event_id,
+            timestamp: event.timestamp,
+            kind: event.event_type,
+            vm: event.vm.vm_uuid,
+        }
+    }
+}
+
+/// The newest events of a connection.
 #[derive(Debug, Default)]
 struct Taken {
-    order: VecDeque<Uuid>,
-    ids: HashSet<Uuid>,
+    order: VecDeque<Key>,
+    keys: HashSet<Key>,
 }
 
 impl Taken {
-    /// Whether the id has not come yet; it has from now on.
-    fn is_new(&mut self, id: Uuid) -> bool {
-        if !self.ids.insert(id) {
+    /// Whether the event has not come yet; it has from now on.
+    fn is_new(&mut self, key: Key) -> bool {
+        if !self.keys.insert(key) {
             return false;
         }
-        self.order.push_back(id);
+        self.order.push_back(key);
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
-            self.ids.remove(&oldest);
+            self.keys.remove(&oldest);
         }
         true
     }

@@ -426,6 +426,42 @@ async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says
 }
 
 #[tokio::test]
+async fn events_are_told_apart_even_if_their_manager_uses_one_id_for_all() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (events, _) = tokio::sync::broadcast::channel(8);
+    let app = papers(events.clone(), false);
+    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let sink = Recorder::default();
+    let following = Following::start(address, "x", sink.clone());
+    following.until("up", |s| s.connected_since.is_some()).await;
+    let event = |kind: &str, name: &str, second: u8| {
+        json!({
+            "event_id": Uuid::nil(), "timestamp": format!("2026-01-01T00:00:0{second}Z"),
+            "event_type": kind, "vm_name": name,
+            "vm_uuid": Uuid::new_v5(&Uuid::nil(), name.as_bytes()),
+            "vm_status": "running", "host_name": "h", "host_uuid": Uuid::nil(), "vnic_list": [],
+        })
+    };
+    let told = [
+        ("vmcreated", "a", 1),
+        ("vmpoweron", "a", 1),
+        ("vmpoweron", "b", 1),
+        ("vmpoweron", "b", 2),
+        ("vmpoweron", "b", 2),
+    ];
+    for (kind, name, second) in told {
+        events.send(event(kind, name, second)).unwrap();
+    }
+    following
+        .until("all", |s| (s.events, s.duplicates) == (4, 1))
+        .await;
+    let expected = told[..4].iter();
+    let expected = expected.map(|(kind, name, _)| ((*name).to_owned(), kind.parse().unwrap()));
+    assert_eq!(sink.events(), Vec::from_iter(expected));
+}
+
+#[tokio::test]
 async fn many_managers_are_followed_at_once() {
     let mut all = Vec::new();
     for name in ["a", "b", "c", "d"] {
