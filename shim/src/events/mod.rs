@@ -1,5 +1,6 @@
 //! VM lifecycle events of hypervisor managers (the paper, section II.A).
 
+mod inventory;
 mod messages;
 mod notification;
 pub mod recent;

@@ -35,7 +35,8 @@ impl Seen {
     fn bytes(&self) -> usize {
         let vm = &self.event.vm;
         let names = [&self.manager, &vm.vm_name, &vm.host_name];
-        let names: usize = names.iter().map(|name| name.capacity()).sum();
+        let names = names.into_iter().chain(&self.event.destination_host_name);
+        let names: usize = names.map(|name| name.capacity()).sum();
         let vnics: usize = vm.vnic_list.iter().map(of_vnic).sum();
         size_of::<Seen>() + names + vnics + vm.vnic_list.capacity() * size_of::<Vnic>()
     }
@@ -127,6 +128,7 @@ mod tests {
                 event_id: Uuid::from_u128(number),
                 timestamp: OffsetDateTime::UNIX_EPOCH,
                 event_type: EventType::VmCreated,
+                destination_host_name: None,
                 vm,
             },
         }

@@ -33,8 +33,9 @@ pub trait EventSink: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Takes all VMs of `manager` as of `inventory.timestamp`: VMs that it does not
-    /// list and of which nothing newer is known are gone. `is_gap`: events before it may
-    /// have been missed, unless the last one that was taken is its `last_event_id`.
+    /// list and of which nothing newer is known are gone, if it is whole. `is_gap`: events
+    /// before it may have been missed, unless the last one that was taken is its
+    /// `last_event_id`.
     fn inventory(
         &self,
         manager: &str,

@@ -40,6 +40,8 @@ pub struct SubscriberStatus {
     pub duplicates: u64,
     /// Inventories taken.
     pub inventories: u64,
+    /// VMs that the newest inventory has in a form that cannot be read.
+    pub unread_vms: u64,
     /// Inventories taken because events may have been missed: after a reconnect, a
     /// reset, or a message that could not be read.
     pub resyncs: u64,
@@ -67,7 +69,7 @@ impl SubscriberStatus {
 /// What the status keeps of an event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
-    pub(super) id: Uuid,
+    id: Uuid,
     kind: &'static str,
     timestamp: OffsetDateTime,
 }

@@ -4,7 +4,8 @@
 //! open the stream from after the last event that the inventory contains. The
 //! inventory is listed again at each reconnect, at intervals, and when the manager
 //! cannot resume or sends what cannot be read: so a lost event delays, and does
-//! not corrupt. Silence for longer than the heartbeats allow ends the connection.
+//! not corrupt. A VM in it that cannot be read is skipped, and so is such an event, so
+//! that one does not stop the others. Silence for longer than the heartbeats allow ends the connection.
 //!
 //! What the paper does not have, a manager may not have either: without an inventory
 //! the stream alone tells, from the last event that was taken; without heartbeats
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 use super::messages::{Messages, Sign, StreamEnd};
 use super::status::{self, StatusHandle};
-use super::types::{EventType, Inventory, LifecycleEvent};
+use super::types::{EventType, Inventory, LifecycleEvent, Unread};
 use super::{EventSink, SinkError};
 use crate::auth::Credentials;
 use crate::http::client::{Client, ClientError};
@@ -41,6 +42,9 @@ const RESUME: &str = "resume";
 
 /// Events of a connection that are remembered to know duplicates by.
 const REMEMBERED: usize = 1024;
+
+/// Of an inventory's VMs that cannot be read, those that the log tells of.
+const LOGGED: usize = 5;
 
 /// How long a subscriber waits for what.
 #[derive(Debug, Clone)]
@@ -223,12 +227,27 @@ impl<S: EventSink> Subscriber<S> {
             answer => answer?,
         };
         let last = inventory.last_event_id;
+        self.skip(&inventory.unread);
         self.sink.inventory(&self.name, inventory, is_gap).await?;
         self.status.has(INVENTORY, true);
         self.status.change(|status| status.inventories += 1);
         // The nil id is none that a manager has: it makes the manager answer with a
         // reset, so that an event between listing and following is not missed.
         Ok(Some(last.unwrap_or(Uuid::nil())))
+    }
+
+    /// Tells of the VMs of an inventory that cannot be read.
+    fn skip(&self, unread: &[Unread]) {
+        for Unread { vm_uuid, reason } in unread.iter().take(LOGGED) {
+            let manager = &self.name;
+            tracing::warn!(manager, vm = ?vm_uuid, "a VM of the inventory is skipped: {reason}");
+        }
+        if unread.len() > LOGGED {
+            let vms = unread.len();
+            tracing::warn!(manager = self.name, vms, "there are more such VMs");
+        }
+        self.status
+            .change(|status| status.unread_vms = unread.len() as u64);
     }
 
     /// Sends heartbeats, so that the manager knows a dead peer.

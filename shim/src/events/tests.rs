@@ -426,6 +426,36 @@ async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says
 }
 
 #[tokio::test]
+async fn one_vm_that_cannot_be_read_does_not_stop_its_manager() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (events, _) = tokio::sync::broadcast::channel(8);
+    let vm = |name: &str, status: &str| {
+        json!({
+            "event_id": Uuid::new_v4(), "timestamp": "2026-01-01T00:00:01Z",
+            "event_type": "vmpoweron", "vm_name": name, "vm_uuid": Uuid::new_v4(),
+            "vm_status": status, "host_name": "h", "host_uuid": Uuid::nil(), "vnic_list": [],
+        })
+    };
+    let vms = [vm("a", "running"), vm("b", "dancing"), json!(7)];
+    let inventory = json!({"timestamp": "2026-01-01T00:00:00Z", "vms": vms});
+    let app = papers(events.clone(), false).route("/v1/inventory", get(async || Json(inventory)));
+    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let sink = Recorder::default();
+    let following = Following::start(address, "x", sink.clone());
+    following.until("up", |s| s.connected_since.is_some()).await;
+    assert_eq!(sink.listed(), ["a"]);
+    assert_eq!(following.status.get().unread_vms, 2);
+    // Nor does an event of such a VM, after which the inventory is listed once more.
+    events.send(vm("b", "dancing")).unwrap();
+    following.until("a repair", |s| s.resyncs == 1).await;
+    events.send(vm("a", "running")).unwrap();
+    following.until("an event", |s| s.events == 1).await;
+    let status = following.status.get();
+    assert_eq!((status.connections, status.malformed), (1, 1));
+}
+
+#[tokio::test]
 async fn events_are_told_apart_even_if_their_manager_uses_one_id_for_all() {
     let listener = TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();

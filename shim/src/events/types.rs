@@ -11,6 +11,8 @@ use nve_protocol::Mac;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+pub use super::inventory::{Inventory, Unread};
+
 /// The eleven types of TABLE I.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventType {
@@ -233,18 +235,6 @@ pub struct LifecycleEvent {
     /// II, so a manager need not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_host_name: Option<String>,
-}
-
-/// All VMs of a hypervisor manager at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// Moment of the listing (RFC 3339): events before it are contained.
-    #[serde(with = "time::serde::rfc3339")]
-    pub timestamp: time::OffsetDateTime,
-    /// Last event that the listing contains; where to resume.
-    pub last_event_id: Option<Uuid>,
-    /// The VMs.
-    pub vms: Vec<VmState>,
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ impl Bench {
             timestamp: time::OffsetDateTime::from_unix_timestamp(second).unwrap(),
             last_event_id: None,
             vms: vms.into_iter().map(|placed| placed.vm).collect(),
+            unread: vec![],
         };
         self.fabric
             .inventory("lab", inventory, false)

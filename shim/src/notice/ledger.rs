@@ -115,6 +115,7 @@ impl Ledger {
             timestamp: state.log.newest(),
             last_event_id: state.log.last_event_id(),
             vms: state.vms.values().cloned().collect(),
+            unread: Vec::new(),
         }
     }
 

@@ -238,8 +238,9 @@ fn status(event: &LifecycleEvent) -> VmStatus {
 
 /// Plans a manager's inventory that comes now; the result is how many VMs it
 /// changed. VMs of that manager that it does not list are gone, unless something
-/// newer than the listing is known of them. `is_gap`: events before it may have been
-/// missed, unless the last one that was taken is the last one that it contains.
+/// newer than the listing is known of them, or the listing is not whole. `is_gap`: events
+/// before it may have been missed, unless the last one that was taken is the last one that
+/// it contains.
 pub fn plan_inventory(
     state: &State,
     context: Context<'_>,
@@ -254,7 +255,8 @@ pub fn plan_inventory(
         is_overdue(known, context) || (is_gap && known.manager == manager && may_be_over(known))
     };
     let as_of = inventory.timestamp.min(now);
-    let listed: HashSet<Uuid> = inventory.vms.iter().map(|vm| vm.vm_uuid).collect();
+    let listed: HashSet<Uuid> = inventory.listed().collect();
+    let is_whole = inventory.is_whole();
     let changed = inventory
         .vms
         .iter()
@@ -279,7 +281,7 @@ pub fn plan_inventory(
         .vms()
         .filter(|known| known.manager == manager && known.as_of.min(now) <= as_of);
     let gone: Vec<&PlacedVm> = told
-        .filter(|known| !listed.contains(&known.vm.vm_uuid))
+        .filter(|known| is_whole && !listed.contains(&known.vm.vm_uuid))
         .collect();
     result += gone.len();
     for known in &gone {

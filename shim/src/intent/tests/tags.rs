@@ -224,6 +224,7 @@ fn what_a_change_puts_into_quarantine_stays_there_whatever_had_ended() {
         event_id: Uuid::new_v4(),
         timestamp: bench.now,
         event_type: EventType::HaFinish,
+        destination_host_name: None,
         vm: moved,
     };
     let teller = Teller {

@@ -32,7 +32,8 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
         "lag_seconds": {"type": ["number", "null"]},
         "connections": count, "events": count,
         "events_by_type": {"type": "object", "additionalProperties": count},
-        "duplicates": count, "inventories": count, "resyncs": count, "malformed": count,
+        "duplicates": count, "inventories": count, "unread_vms": count, "resyncs": count,
+        "malformed": count,
         "missing": {"type": "array", "items": text},
         "last_error": maybe,
     }});

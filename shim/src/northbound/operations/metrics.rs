@@ -183,6 +183,12 @@ fn managers(text: &mut Text, statuses: &[SubscriberStatus]) {
         |s| s.inventories,
     );
     family(
+        "sluice_manager_unread_vms",
+        "gauge",
+        "VMs of the newest inventory that cannot be read and are skipped.",
+        |s| s.unread_vms,
+    );
+    family(
         "sluice_manager_resyncs_total",
         "counter",
         "Inventories taken because events may have been missed.",

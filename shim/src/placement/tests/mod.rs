@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::events::types::{EventType, Inventory, LifecycleEvent, VmState, VmStatus, Vnic};
+use crate::events::types::{EventType, Inventory, LifecycleEvent, Unread, VmState, VmStatus, Vnic};
 use crate::intent::{Context, Plan, Settings, State};
 
 mod moves;
@@ -68,15 +68,31 @@ fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
 }
 
 fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
-    list_after(state, vms, second, false)
+    list_with(state, vms, &[], second, false)
 }
 
 /// Lists an inventory, before which events may have been missed.
 fn list_after(state: &mut State, vms: &[VmState], second: i64, is_gap: bool) -> usize {
+    list_with(state, vms, &[], second, is_gap)
+}
+
+/// An inventory in which there are also VMs that cannot be read, with these UUIDs.
+fn list_with(
+    state: &mut State,
+    vms: &[VmState],
+    unread: &[Option<Uuid>],
+    second: i64,
+    is_gap: bool,
+) -> usize {
+    let unread = unread.iter().map(|vm_uuid| Unread {
+        vm_uuid: *vm_uuid,
+        reason: "no VM of ours".into(),
+    });
     let inventory = Inventory {
         timestamp: at(second),
         last_event_id: None,
         vms: vms.to_vec(),
+        unread: unread.collect(),
     };
     let (settings, now) = (&Settings::default(), at(NOW));
     let context = Context { settings, now };
@@ -178,6 +194,24 @@ fn an_inventory_leaves_other_managers_vms_alone() {
     let deleted = event(EventType::VmDeleted, &theirs, 6);
     assert_eq!(tell(&mut state, &deleted), Outcome::Unchanged);
     assert!(state.vm(theirs.vm_uuid).is_some());
+}
+
+#[test]
+fn a_vm_that_cannot_be_read_is_not_taken_for_gone() {
+    let mut state = State::default();
+    let [one, two, three] = [101, 102, 103].map(|n| vm(Uuid::new_v4(), VmStatus::Running, n));
+    list(&mut state, &[one.clone(), two.clone(), three.clone()], 1);
+    let all = std::slice::from_ref(&one);
+    assert_eq!(
+        list_with(&mut state, all, &[Some(two.vm_uuid)], 2, false),
+        1
+    );
+    assert!(state.vm(three.vm_uuid).is_none());
+    assert_eq!(state.vm(two.vm_uuid).unwrap().vm, two);
+    // It might be any of those that are not listed.
+    assert_eq!(list_with(&mut state, &[], &[None], 3, false), 0);
+    assert_eq!(state.vms().count(), 2);
+    assert_eq!(list(&mut state, &[], 4), 2);
 }
 
 #[test]

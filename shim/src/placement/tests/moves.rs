@@ -383,6 +383,7 @@ fn a_migration_may_be_over_if_events_were_missed_unless_it_was_heard_where_it_we
         timestamp: at(world.second + 1),
         last_event_id: world.state.cursor("lab"),
         vms: vec![world.vm().vm.clone()],
+        unread: vec![],
     };
     let (settings, now) = (&Settings::default(), at(NOW));
     let context = Context { settings, now };
