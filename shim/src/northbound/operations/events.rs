@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
 
+use super::{Asked, Failure};
 use crate::events::recent::Seen;
 use crate::northbound::Api;
 use crate::northbound::routes::{Operation, Routes, Verb};
@@ -38,7 +39,8 @@ struct Events<'a> {
 pub(super) fn routes(routes: Routes) -> Routes {
     let about = Operation::new("events", "The newest VM lifecycle events")
         .query("follow", "true: go on as Server-Sent Events")
-        .answer(200, super::reference("Events"));
+        .answer(200, super::reference("Events"))
+        .errors(&[400]);
     routes.add(Verb::Get, "/v1/events", about, list)
 }
 
@@ -51,18 +53,22 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
 }
 
 /// Lists the events, and follows them if asked to.
-async fn list(Shared(api): Shared<Api>, Query(parameters): Query<Parameters>) -> Response {
+async fn list(
+    Shared(api): Shared<Api>,
+    parameters: Asked<Parameters>,
+) -> Result<Response, Failure> {
+    let Query(parameters) = parameters?;
     let (kept, coming) = api.fabric.recent().watch();
     if !parameters.follow {
         let events = kept.iter().map(|seen| &**seen).collect();
-        return Json(Events { events }).into_response();
+        return Ok(Json(Events { events }).into_response());
     }
     // One who lags too far behind misses events; the list has the newest.
     let coming = BroadcastStream::new(coming).filter_map(|seen| async { seen.ok() });
     let kept: Vec<Weak<Seen>> = kept.iter().map(Arc::downgrade).collect();
-    Sse::new(encode(stream::iter(kept).chain(coming)))
-        .keep_alive(KeepAlive::new().interval(HEARTBEAT))
-        .into_response()
+    let events = encode(stream::iter(kept).chain(coming));
+    let keep_alive = KeepAlive::new().interval(HEARTBEAT);
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
 }
 
 fn encode(events: impl Stream<Item = Weak<Seen>>) -> impl Stream<Item = Result<Event, Infallible>> {

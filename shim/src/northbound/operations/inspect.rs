@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +13,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Failure, JsonBody, object_id, reference};
+use super::{Asked, Failure, JsonBody, object_id, reference};
 use crate::inspect::capture::{DEFAULT_SNAP, Limits};
 use crate::inspect::logs::{Drops, Flows};
 use crate::inspect::pcapng;
@@ -167,9 +166,6 @@ struct CaptureQuery {
     seconds: Option<u64>,
     frames: Option<u64>,
 }
-
-/// A query, with failures in this API's form.
-type Asked<T> = Result<Query<T>, QueryRejection>;
 
 async fn trace(
     State(api): State<Api>,

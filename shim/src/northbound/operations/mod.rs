@@ -18,7 +18,8 @@ mod vteps;
 
 pub use error::Failure;
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Query, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -56,6 +57,9 @@ pub fn schemas() -> Vec<(String, Value)> {
     ));
     schemas
 }
+
+/// A query, with failures in this API's form.
+type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// A JSON body of that type.
 struct JsonBody<T>(T);

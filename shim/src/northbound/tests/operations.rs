@@ -82,6 +82,17 @@ async fn a_vtep_is_entered_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_query_that_cannot_be_read_is_refused_in_the_apis_form() {
+    let rest = Rest::new();
+    for query in ["follow=x", "folow=true"] {
+        let answer = rest.get(&format!("/v1/events?{query}")).await;
+        answer.failed(400, "invalid", None);
+    }
+    let answer = rest.get("/v1/events?follow=false").await;
+    assert_eq!(answer.body, json!({"events": []}));
+}
+
+#[tokio::test]
 async fn refusals_of_notify_are_problem_details() {
     let rest = Rest::new();
     let path = format!("/v1/controllers/{}/events", Uuid::nil());
