@@ -11,12 +11,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -106,8 +108,50 @@ fn notice_dead_peers(stream: &TcpStream) -> std::io::Result<()> {
 }
 
 async fn answer_in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    within(ANSWER_TIMEOUT, next.run(request)).await
+}
+
+/// The answer, or that there was none within `limit`, as problem details (RFC 9457).
+async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
+    if let Ok(response) = tokio::time::timeout(limit, answer).await {
+        return response;
+    }
+    let status = StatusCode::REQUEST_TIMEOUT;
+    // A change that has begun is carried to its end, whoever waits for it.
+    let detail = format!(
+        "there was no answer within {} s; what the request was to change may have been \
+         changed, or may be yet: look before you send it again",
+        limit.as_secs()
+    );
+    let problem = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let kind = [(CONTENT_TYPE, "application/problem+json")];
+    (status, kind, problem.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_late_says_that_the_change_may_have_been_made() {
+        let answer = async { StatusCode::NO_CONTENT.into_response() };
+        let answer = within(ANSWER_TIMEOUT, answer).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        let late = within(Duration::from_millis(1), std::future::pending()).await;
+        assert_eq!(late.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(late.headers()[CONTENT_TYPE], "application/problem+json");
+        let body = late.into_body().collect().await.unwrap().to_bytes();
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["status"], 408);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("may have been changed"), "{detail}");
     }
 }
