@@ -11,6 +11,7 @@ use nve_protocol::{Vlan, Vni};
 use serde::Deserialize;
 
 use crate::auth::{Credentials, Secret, SecretError, UserConfig};
+use crate::http::client::check_url;
 use crate::intent::{IpVersion, OVERHEAD_IPV6, Settings, TagRules};
 
 /// All keys with their defaults, and one hypervisor manager.
@@ -323,13 +324,10 @@ impl Config {
                     reason: format!("{:?} is empty or there twice", manager.name),
                 });
             }
-            let url = manager.url.parse::<axum::http::Uri>();
-            if !url.is_ok_and(|u| u.scheme_str() == Some("http") && u.host().is_some()) {
-                return Err(ConfigError::Value {
-                    key: "managers.url",
-                    reason: format!("{:?} is not like http://192.0.2.5:8774", manager.url),
-                });
-            }
+            check_url(&manager.url).map_err(|error| ConfigError::Value {
+                key: "managers.url",
+                reason: error.to_string(),
+            })?;
         }
         Ok(())
     }
@@ -433,6 +431,7 @@ mod tests {
             ("[vlan]\nreserved = [[1, 4094]]", "vlan.reserved"),
             ("[log]\nformat = \"xml\"", "format"),
             (&manager("url = \"ftp://x\""), "managers.url"),
+            (&manager("url = \"http://u:p@x\""), "managers.url"),
             (
                 &manager(&format!(
                     "url = \"http://x\"\n{}",
@@ -450,6 +449,10 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
+        let text = "[[managers]]\nname = \"a\"\nurl = \"http://u:hunter2@x\"\n\
+                    username = \"u\"\npassword = \"p\"";
+        let error = load(text).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         let text = "[[managers]]\nname = \"a\"\nurl = \"http://x\"\n\
                     username = \"u\"\npassword = \"hunter2\"";
         let config = load(text).unwrap();

@@ -38,6 +38,13 @@ pub enum ClientError {
     /// The configured address cannot be used.
     #[error("{0:?} is no address of the form http://host:port")]
     Url(String),
+    /// The configured address may have a user name and a password in it, so it is not
+    /// shown.
+    #[error(
+        "an address with an @ is not taken, since what is before it would be logged; give it \
+         as http://host:port, and a user name and a password apart from it"
+    )]
+    UserInfo,
     /// No connection, or it broke.
     #[error("{url} cannot be reached: {reason}")]
     Unreachable {
@@ -97,19 +104,12 @@ impl Client {
     /// A client of the server at `url`, which makes no connection yet.
     ///
     /// # Errors
-    /// When `url` is not of the form `http://host:port`, perhaps with a path.
+    /// As [`check_url`].
     pub fn new(url: &str, credentials: Option<Credentials>) -> Result<Self, ClientError> {
-        let url = url.trim_end_matches('/');
-        let parsed: Option<Uri> = url.parse().ok();
-        let usable = parsed.is_some_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none()
-        });
-        if !usable {
-            return Err(ClientError::Url(url.to_owned()));
-        }
+        check_url(url)?;
         Ok(Client {
             http: pool(),
-            url: url.to_owned(),
+            url: url.trim_end_matches('/').to_owned(),
             signer: credentials.map(Signer::new),
         })
     }
@@ -338,6 +338,26 @@ impl Client {
     }
 }
 
+/// Whether a server can be at `url`.
+///
+/// # Errors
+/// When it is not of the form `http://host:port`, perhaps with a path, and when there may
+/// be a password in it: addresses are logged and shown.
+pub fn check_url(url: &str) -> Result<(), ClientError> {
+    // Wherever it is: what is no address may have been meant as one with a password.
+    if url.contains('@') {
+        return Err(ClientError::UserInfo);
+    }
+    let parsed: Option<Uri> = url.parse().ok();
+    let usable = parsed.is_some_and(|uri| {
+        uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none()
+    });
+    match usable {
+        true => Ok(()),
+        false => Err(ClientError::Url(url.to_owned())),
+    }
+}
+
 fn pool() -> legacy::Client<HttpConnector, Full<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -362,4 +382,30 @@ fn reason_in(body: &[u8]) -> String {
         .and_then(serde_json::Value::as_str);
     let text = message.map_or_else(|| String::from_utf8_lossy(body), Into::into);
     text.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_no_password() {
+        for url in ["http://h:1", "http://h:1/", "http://[::1]:1/a/b"] {
+            assert!(Client::new(url, None).is_ok(), "{url}");
+        }
+        for url in ["", "h:1", "https://h", "http://", "http://h/?a=b"] {
+            let refused = Client::new(url, None).unwrap_err();
+            assert!(matches!(refused, ClientError::Url(_)), "{url}");
+        }
+        for url in [
+            "http://user:hunter2@h:1",
+            "http://hunter2@h",
+            "http://user:hunter2/@h",
+            "user:hunter2@h",
+        ] {
+            let refused = Client::new(url, None).unwrap_err();
+            assert!(matches!(refused, ClientError::UserInfo), "{url}");
+            assert!(!format!("{refused} {refused:?}").contains("hunter2"));
+        }
+    }
 }
