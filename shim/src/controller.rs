@@ -5,7 +5,9 @@
 //! snapshots and wait for nobody.
 //!
 //! Invariant: memory holds what the store holds, in the order of the store's commits.
-//! A change that has begun is carried to its end even if the requester goes away.
+//! A change that has begun is carried to its end even if the requester goes away. If the
+//! store cannot tell whether a change is in it, no other is taken until it can; then that
+//! change is applied late, or never was.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -44,7 +46,8 @@ struct Shared {
     settings: Settings,
     store: Box<dyn Store>,
     state: RwLock<Arc<State>>,
-    writer: Arc<Mutex<()>>,
+    /// The writers' turn, and the change before it if that is in doubt.
+    writer: Arc<Mutex<Option<Vec<Mutation>>>>,
     on_applied: OnceLock<OnApplied>,
 }
 
@@ -104,8 +107,8 @@ impl Controller {
         let turn = self.shared.writer.clone().lock_owned().await;
         let shared = self.shared.clone();
         let work = move || {
-            let _turn = turn;
-            shared.transact(plan)
+            let mut turn = turn;
+            shared.transact(&mut turn, plan)
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,
@@ -123,30 +126,58 @@ impl Shared {
         Arc::clone(&state)
     }
 
-    /// One change from plan to hook; the caller holds the writers' turn.
+    /// One change from plan to hook, in the writers' turn.
     fn transact<T, E: From<TransactError>>(
         &self,
+        in_doubt: &mut Option<Vec<Mutation>>,
         plan: impl FnOnce(&State) -> Result<Plan<T>, E>,
     ) -> Result<T, E> {
-        let before = self.snapshot();
-        let Plan { mutations, result } = plan(&before)?;
+        self.settle(in_doubt).map_err(TransactError::Store)?;
+        let Plan { mutations, result } = plan(&self.snapshot())?;
         if mutations.is_empty() {
             return Ok(result);
         }
-        self.store.commit(&mutations).map_err(|error| {
+        if let Err(error) = self.store.commit(&mutations) {
             tracing::error!(%error, "a change could not be stored");
-            TransactError::Store(error)
+            if matches!(error, StoreError::InDoubt(_)) {
+                *in_doubt = Some(mutations);
+            }
+            return Err(TransactError::Store(error).into());
+        }
+        self.apply(&mutations);
+        Ok(result)
+    }
+
+    /// Finds out whether a change that was in doubt is in the store.
+    fn settle(&self, in_doubt: &mut Option<Vec<Mutation>>) -> Result<(), StoreError> {
+        let Some(mutations) = in_doubt else {
+            return Ok(());
+        };
+        let is_in = self.store.settle().inspect_err(|error| {
+            tracing::error!(%error, "no change is taken: one before it is in doubt");
         })?;
-        let mut after = State::clone(&before);
-        for mutation in &mutations {
+        tracing::warn!(
+            is_in,
+            "it is known whether a change that was in doubt is made"
+        );
+        if is_in {
+            self.apply(mutations);
+        }
+        *in_doubt = None;
+        Ok(())
+    }
+
+    /// What is in the store comes into memory and is told.
+    fn apply(&self, mutations: &[Mutation]) {
+        let mut after = State::clone(&self.snapshot());
+        for mutation in mutations {
             after.apply(mutation);
         }
         let after = Arc::new(after);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
         if let Some(hook) = self.on_applied.get() {
-            hook(&after, &mutations);
+            hook(&after, mutations);
         }
-        Ok(result)
     }
 }
 

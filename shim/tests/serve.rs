@@ -72,8 +72,10 @@ impl Drop for Daemon {
 }
 
 fn serve(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shim"));
+    // A file that may not grow is then an error as a full disk is, and not the end.
+    let mut command = Command::new("env");
     command
+        .args(["--ignore-signal=XFSZ", env!("CARGO_BIN_EXE_shim")])
         .args(["serve", "--config"])
         .arg(config)
         .stderr(Stdio::piped());
@@ -100,6 +102,47 @@ fn what_is_acknowledged_survives_a_stop_and_a_kill() {
         all.contains("\"kept\"") && all.contains("\"also\""),
         "{all}"
     );
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_refused_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let limit = |bytes: &str| {
+        let pid = daemon.process.id().to_string();
+        let fsize = format!("--fsize={bytes}:unlimited");
+        let mut set = Command::new("prlimit");
+        let set = set.args(["--pid", &pid, &fsize]).status();
+        assert!(set.unwrap().success());
+    };
+    // So that each request is one commit of some 100 KiB.
+    let create = |name: usize| {
+        let text = "x".repeat(255);
+        let network = format!(r#"{{"name": "<{name}>", "description": "{text}"}}"#);
+        let networks = vec![network; 100].join(",");
+        let body = format!(r#"{{"networks": [{networks}]}}"#);
+        daemon.ask("POST /v2.0/networks", &body)
+    };
+    let file = dir.path().join("data/sluice.redb");
+    limit(&file.metadata().unwrap().len().to_string());
+    let answers = (0..200).map(|name| (name, create(name)));
+    let mut refused = answers.skip_while(|(_, answer)| answer.starts_with("HTTP/1.1 201"));
+    let (first, answer) = refused.next().expect("the disk is full at last");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("was not made"), "{answer}");
+    let all = daemon.ask("GET /v2.0/networks", "");
+    assert!(!all.contains(&format!("<{first}>")));
+    limit("unlimited");
+    let answer = create(first + 1);
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    drop(daemon);
+
+    let again = Daemon::start(dir.path());
+    let all = again.ask("GET /v2.0/networks", "");
+    for name in 0..first + 2 {
+        let count = all.matches(&format!("<{name}>")).count();
+        assert_eq!(count, if name == first { 0 } else { 100 }, "{name}");
+    }
 }
 
 #[test]

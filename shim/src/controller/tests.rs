@@ -15,7 +15,19 @@ use crate::store::MemoryStore;
 struct Probe {
     store: Arc<MemoryStore>,
     fails: Arc<AtomicBool>,
+    doubt: Arc<StdMutex<Doubt>>,
     slow: bool,
+}
+
+/// How a store leaves a commit in doubt.
+#[derive(Clone, Copy, Default)]
+struct Doubt {
+    /// Whether it does.
+    begins: bool,
+    /// Whether the commit is made nevertheless.
+    makes: bool,
+    /// What it then finds out, if it can.
+    found: Option<bool>,
 }
 
 impl Store for Probe {
@@ -30,7 +42,19 @@ impl Store for Probe {
         if self.slow {
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.store.commit(mutations)
+        let doubt = *self.doubt.lock().unwrap();
+        if doubt.makes || !doubt.begins {
+            self.store.commit(mutations)?;
+        }
+        match doubt.begins {
+            true => Err(StoreError::InDoubt("input/output error".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn settle(&self) -> Result<bool, StoreError> {
+        let found = self.doubt.lock().unwrap().found;
+        found.ok_or_else(|| StoreError::Failed("it cannot be opened".into()))
     }
 }
 
@@ -85,6 +109,44 @@ async fn a_change_that_is_refused_or_cannot_be_stored_changes_nothing() {
     let failed = create(&controller).await;
     assert!(matches!(failed, Err(TransactError::Store(_))));
     assert_eq!(*controller.snapshot(), State::default());
+}
+
+#[tokio::test]
+async fn while_a_change_is_in_doubt_no_other_is_taken() {
+    for makes in [true, false] {
+        let probe = Probe::default();
+        let controller = open(&probe);
+        let told = Arc::new(StdMutex::new(0));
+        let ears = told.clone();
+        controller.on_applied(Box::new(move |_, _| *ears.lock().unwrap() += 1));
+        let doubt = |begins, found| {
+            *probe.doubt.lock().unwrap() = Doubt {
+                begins,
+                makes,
+                found,
+            };
+        };
+        doubt(true, None);
+        let failed = create(&controller).await;
+        let error = failed.unwrap_err();
+        assert!(matches!(
+            error,
+            TransactError::Store(StoreError::InDoubt(_))
+        ));
+        // The store could take the next, but what that is to be planned on is not known.
+        doubt(false, None);
+        assert!(create(&controller).await.is_err());
+        assert_eq!(controller.read(|s| s.networks().count()), 0);
+        doubt(false, Some(makes));
+        create(&controller).await.unwrap();
+        let changes = 1 + usize::from(makes);
+        assert_eq!(controller.read(|s| s.networks().count()), changes);
+        assert_eq!(*told.lock().unwrap(), changes);
+        assert_eq!(*open(&probe).snapshot(), *controller.snapshot());
+        // It is asked once.
+        doubt(false, None);
+        create(&controller).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -36,4 +36,9 @@ impl Store for MemoryStore {
         }
         Ok(())
     }
+
+    fn settle(&self) -> Result<bool, StoreError> {
+        // It cannot fail after it has begun, so nothing is ever in doubt.
+        Ok(false)
+    }
 }

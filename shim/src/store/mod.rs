@@ -5,7 +5,8 @@
 //! [`Store::load`] returns.
 //!
 //! Invariant: the mutations of one [`Store::commit`] are visible after a restart
-//! either all or not at all, and all if `commit` returned `Ok`.
+//! either all or not at all: all if `commit` returned `Ok`, and none if it returned an
+//! error, unless it says that this is in doubt. Then [`Store::settle`] tells.
 
 mod embedded;
 mod memory;
@@ -52,6 +53,9 @@ pub enum StoreError {
     /// Reading or writing failed, for example because the disk is full.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// Writing failed, and whether it was done cannot be found out now.
+    #[error("the store failed, and whether the change is in it is not known yet: {0}")]
+    InDoubt(String),
 }
 
 /// Keeps objects durably. Calls block, for as long as a disk flush takes.
@@ -60,7 +64,18 @@ pub trait Store: Send + Sync {
     fn load(&self) -> Result<Vec<Mutation>, StoreError>;
 
     /// Makes all `mutations` durable in one transaction, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::InDoubt`] when they may be in the store or not; then
+    /// [`settle`](Self::settle) comes before the next commit. After any other error they
+    /// are not.
     fn commit(&self, mutations: &[Mutation]) -> Result<(), StoreError>;
+
+    /// Whether the mutations of a commit that was in doubt are in the store.
+    ///
+    /// # Errors
+    /// When that cannot be found out yet.
+    fn settle(&self) -> Result<bool, StoreError>;
 }
 
 #[cfg(test)]

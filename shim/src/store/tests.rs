@@ -2,9 +2,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nve_protocol::Vni;
+use redb::backends::FileBackend;
+use redb::{StorageBackend, StorageError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -83,6 +86,141 @@ fn the_embedded_store_keeps_the_newest_value_for_this_user_only() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data_dir), 0o700);
     assert_eq!(mode(&data_dir.join("sluice.redb")), 0o600);
+}
+
+/// What goes wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nothing.
+    None,
+    /// It cannot be written.
+    Write,
+    /// What is written is flushed, but that is not told.
+    Flush,
+    /// The same, and then it cannot be opened either.
+    Open,
+}
+
+/// A file with faults.
+#[derive(Debug)]
+struct Faulty {
+    file: FileBackend,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl Faulty {
+    fn check(&self, faults: &[Fault]) -> std::io::Result<()> {
+        let fault = *self.fault.lock().unwrap();
+        match faults.contains(&fault) {
+            true => Err(std::io::Error::other("the disk is broken")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl StorageBackend for Faulty {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check(&[Fault::Write])?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.file.sync_data()?;
+        self.check(&[Fault::Flush, Fault::Open])
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check(&[Fault::Write])?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> std::io::Result<()> {
+        let mut fault = self.fault.lock().unwrap();
+        // What was wrong is so no more when the file is opened again.
+        if matches!(*fault, Fault::Write | Fault::Flush) {
+            *fault = Fault::None;
+        }
+        self.file.close()
+    }
+}
+
+/// A store whose file has that fault whenever it is told so.
+fn faulty(dir: &Path) -> (EmbeddedStore, Arc<Mutex<Fault>>) {
+    let fault = Arc::new(Mutex::new(Fault::None));
+    let shared = fault.clone();
+    let connect = move |file| {
+        let backend = Faulty {
+            file: FileBackend::new(file)?,
+            fault: shared.clone(),
+        };
+        backend.check(&[Fault::Open]).map_err(StorageError::from)?;
+        embedded::database(backend)
+    };
+    let store = EmbeddedStore::open_with(dir, Box::new(connect));
+    (store.unwrap(), fault)
+}
+
+/// A commit of one network; its name is the only thing that matters.
+fn put(store: &EmbeddedStore, name: &str) -> Result<(), StoreError> {
+    store.commit(&[Mutation::PutNetwork(network(name))])
+}
+
+fn names(store: &EmbeddedStore) -> Vec<String> {
+    let rows = store.load().unwrap().into_iter();
+    let mut names: Vec<String> = rows
+        .map(|row| match row {
+            Mutation::PutNetwork(network) => network.common.name,
+            other => panic!("nothing else was put: {other:?}"),
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn after_an_error_of_the_disk_the_next_change_is_taken_and_the_store_has_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, fault) = faulty(dir.path());
+    put(&store, "a").unwrap();
+    for (number, wrong) in [Fault::Write, Fault::Flush].into_iter().enumerate() {
+        let before = names(&store);
+        *fault.lock().unwrap() = wrong;
+        let outcome = put(&store, &format!("b{number}"));
+        assert!(!matches!(outcome, Err(StoreError::InDoubt(_))));
+        let is_in = names(&store).len() > before.len();
+        assert_eq!(outcome.is_ok(), is_in, "{wrong:?}: {outcome:?}");
+        put(&store, &format!("c{number}")).unwrap();
+    }
+    assert_eq!(names(&store), ["a", "b1", "c0", "c1"]);
+    let before = names(&store);
+    drop(store);
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(names(&store), before, "nor after a restart");
+}
+
+#[test]
+fn a_commit_is_in_doubt_until_the_file_can_be_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, fault) = faulty(dir.path());
+    put(&store, "a").unwrap();
+    *fault.lock().unwrap() = Fault::Open;
+    let doubt = put(&store, "b");
+    assert!(matches!(doubt, Err(StoreError::InDoubt(_))), "{doubt:?}");
+    assert!(store.settle().is_err());
+    assert!(put(&store, "c").is_err());
+    *fault.lock().unwrap() = Fault::None;
+    assert!(store.settle().unwrap());
+    assert_eq!(names(&store), ["a", "b"]);
+    put(&store, "c").unwrap();
+    assert_eq!(names(&store), ["a", "b", "c"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::controller::TransactError;
 use crate::intent::{IntentError, QosError, RouterError, SecurityError};
+use crate::store::StoreError;
 
 const BAD: StatusCode = StatusCode::BAD_REQUEST;
 const NOT_FOUND: StatusCode = StatusCode::NOT_FOUND;
@@ -119,6 +120,12 @@ impl From<TransactError> for ApiError {
     fn from(error: TransactError) -> ApiError {
         match error {
             TransactError::Refused(refusal) => refusal.into(),
+            TransactError::Store(StoreError::InDoubt(_)) => ApiError::http(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "HTTPServiceUnavailable",
+                "The change could not be stored, and whether it was made is not known before \
+                 the store can be opened again; the shim's log says why.",
+            ),
             TransactError::Store(_) => ApiError::http(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "HTTPServiceUnavailable",

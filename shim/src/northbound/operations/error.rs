@@ -12,6 +12,7 @@ use crate::controller::TransactError;
 use crate::inspect::InspectError;
 use crate::intent::IntentError;
 use crate::northbound::extract::BodyError;
+use crate::store::StoreError;
 
 /// All error codes.
 pub const CODES: [&str; 9] = [
@@ -168,6 +169,12 @@ impl From<TransactError> for Failure {
     fn from(error: TransactError) -> Failure {
         match error {
             TransactError::Refused(refusal) => refusal.into(),
+            TransactError::Store(StoreError::InDoubt(_)) => Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the change could not be stored, and whether it was made is not known before \
+                 the store can be opened again; the shim's log says why",
+            ),
             TransactError::Store(_) => Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
