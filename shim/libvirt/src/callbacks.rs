@@ -9,15 +9,15 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use virt::connect::Connect;
 use virt_sys as sys;
 
+use crate::reference::Reference;
 use crate::{Error, Event, Happening, Listener};
 
 /// Registrations of a connection; they end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Callbacks {
-    connect: Connect,
+    connect: Reference,
     /// What libvirt calls them by.
     ids: Vec<c_int>,
     closing: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Callbacks {
 
 impl Callbacks {
     /// Has `listener` told of what happens to any domain, and of the connection's end.
-    pub(crate) fn register(connect: &Connect, listener: &Listener) -> Result<Self, Error> {
+    pub(crate) fn register(connect: &Reference, listener: &Listener) -> Result<Self, Error> {
         let mut callbacks = Callbacks {
             connect: connect.clone(),
             ids: Vec::new(),

@@ -11,18 +11,19 @@
 //! [`KEEPALIVES`].
 
 mod callbacks;
+mod reference;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use uuid::Uuid;
-use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 use virt::error::ErrorNumber;
 use virt::network::Network;
 use virt::{error, event};
 
 use callbacks::Callbacks;
+use reference::Reference;
 
 /// Who is told of events, in the thread of the event loop: it must not block, nor panic,
 /// which would end the process.
@@ -96,12 +97,12 @@ pub struct Domain {
     pub xml: String,
 }
 
-/// A connection to one host.
+/// A connection to one host. It is closed when it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    // Dropped in this order: what is registered with a connection before it.
+    // Dropped in this order: what is registered with a connection before it is closed.
     _callbacks: Callbacks,
-    connect: Connect,
+    connect: Reference,
 }
 
 impl Connection {
@@ -112,7 +113,7 @@ impl Connection {
     /// When there is no such host, or it does not want us.
     pub fn open(uri: &str, listener: &Listener) -> Result<Self, Error> {
         start_event_loop()?;
-        let connect = Connect::open(Some(uri))?;
+        let connect = Reference::open(uri)?;
         let seconds = i32::try_from(KEEPALIVE.as_secs()).unwrap_or(i32::MAX);
         // A host in this process, as of the test driver, needs no signs of life.
         unless(

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{self, Receiver};
 
+use virt::connect::Connect;
+
 use super::*;
 
 /// A host with one domain, `test`, that runs.
@@ -47,6 +49,14 @@ fn what_happens_is_told_while_the_connection_is_there() {
     drop(host);
     handle.resume().unwrap();
     assert!(events.recv_timeout(Duration::from_millis(200)).is_err());
+}
+
+#[test]
+fn a_connection_is_closed_with_its_last_user() {
+    let (host, _events) = connected();
+    let mut last = Connect::clone(&host.connect);
+    drop(host);
+    assert_eq!(last.close(), Ok(0), "references are left");
 }
 
 #[test]
