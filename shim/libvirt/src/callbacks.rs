@@ -1,12 +1,15 @@
 //! Registration for events. libvirt calls functions in C's way with a pointer of ours;
 //! everything unsafe of this crate is here.
 //!
-//! Invariant: what a pointer that was handed over points at, a [`Listener`], lives until
-//! libvirt calls [`release`] with it, which it does once for each registration when that
-//! has ended and no call is under way, or never if the registration failed.
+//! Invariant: the pointer that libvirt keeps points at nothing. It is a number, by which
+//! the [`Listener`] is found while its [`Callbacks`] live, and not found afterwards: when
+//! libvirt gives up a registration is up to it (one that failed it may still call), and
+//! nothing depends on that.
 
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 use virt_sys as sys;
@@ -21,7 +24,11 @@ pub(crate) struct Callbacks {
     /// What libvirt calls them by.
     ids: Vec<c_int>,
     closing: bool,
+    number: usize,
 }
+
+/// Those that are told, by number.
+static LISTENERS: Mutex<BTreeMap<usize, Listener>> = Mutex::new(BTreeMap::new());
 
 impl Callbacks {
     /// Has `listener` told of what happens to any domain, and of the connection's end.
@@ -30,8 +37,9 @@ impl Callbacks {
             connect: connect.clone(),
             ids: Vec::new(),
             closing: false,
+            number: enlist(listener),
         };
-        callbacks.register_close(listener)?;
+        callbacks.register_close()?;
         // SAFETY: which function belongs to which kind of event is libvirt's contract
         // (VIR_DOMAIN_EVENT_CALLBACK casts likewise); it is called as what it is.
         let (lifecycle, device) = unsafe {
@@ -45,7 +53,7 @@ impl Callbacks {
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
         ] {
-            callbacks.register_domain(kind, function, listener)?;
+            callbacks.register_domain(kind, function)?;
         }
         Ok(callbacks)
     }
@@ -54,12 +62,10 @@ impl Callbacks {
         &mut self,
         kind: sys::virDomainEventID,
         function: Generic,
-        listener: &Listener,
     ) -> Result<(), Error> {
-        let opaque = hand_over(listener);
         let kind = c_int::try_from(kind).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open as long as `self.connect` is; no domain means all
-        // of them; `function` is the one for `kind`; `opaque` is good until `release`.
+        // of them; `function` is the one for `kind`, and good for any pointer as `opaque`.
         let id = unsafe {
             let (connect, all) = (self.connect.as_ptr(), std::ptr::null_mut());
             sys::virConnectDomainEventRegisterAny(
@@ -67,34 +73,40 @@ impl Callbacks {
                 all,
                 kind,
                 Some(function),
-                opaque,
-                Some(release),
+                self.opaque(),
+                None,
             )
         };
         if id < 0 {
-            return Err(failed(opaque));
+            return Err(virt::error::Error::last_error().into());
         }
         self.ids.push(id);
         Ok(())
     }
 
-    fn register_close(&mut self, listener: &Listener) -> Result<(), Error> {
-        let opaque = hand_over(listener);
+    fn register_close(&mut self) -> Result<(), Error> {
         // SAFETY: as of `register_domain`.
         let result = unsafe {
             let connect = self.connect.as_ptr();
-            sys::virConnectRegisterCloseCallback(connect, Some(on_close), opaque, Some(release))
+            sys::virConnectRegisterCloseCallback(connect, Some(on_close), self.opaque(), None)
         };
         if result < 0 {
-            return Err(failed(opaque));
+            return Err(virt::error::Error::last_error().into());
         }
         self.closing = true;
         Ok(())
+    }
+
+    /// The number, as libvirt keeps it.
+    fn opaque(&self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.number)
     }
 }
 
 impl Drop for Callbacks {
     fn drop(&mut self) {
+        // Dropped without the lock.
+        let _listener = listeners().remove(&self.number);
         for id in self.ids.drain(..) {
             // SAFETY: the connection is there, open or not, and `id` is of it. What fails
             // has ended by itself.
@@ -109,17 +121,16 @@ impl Drop for Callbacks {
     }
 }
 
-/// A listener for libvirt to keep.
-fn hand_over(listener: &Listener) -> *mut c_void {
-    Box::into_raw(Box::new(Arc::clone(listener))).cast()
+/// Gives a listener a number.
+fn enlist(listener: &Listener) -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    listeners().insert(number, Arc::clone(listener));
+    number
 }
 
-/// Takes back what a registration that failed was to keep.
-fn failed(opaque: *mut c_void) -> Error {
-    let error = virt::error::Error::last_error();
-    // SAFETY: it is of `hand_over`, and libvirt did not keep it.
-    unsafe { release(opaque) };
-    error.into()
+fn listeners() -> MutexGuard<'static, BTreeMap<usize, Listener>> {
+    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
@@ -131,7 +142,7 @@ type Device =
 /// virConnectDomainEventCallback. Called by libvirt's event loop.
 ///
 /// # Safety
-/// `domain` is one, and `opaque` is of [`hand_over`] and not released.
+/// `domain` is one.
 unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
@@ -167,12 +178,8 @@ unsafe extern "C" fn on_device(
 }
 
 /// virConnectCloseFunc.
-///
-/// # Safety
-/// `opaque` is of [`hand_over`] and not released.
-unsafe extern "C" fn on_close(_: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
-    // SAFETY: by this function's own contract.
-    unsafe { tell(opaque, Event::Closed) };
+extern "C" fn on_close(_: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
+    tell(opaque, Event::Closed);
 }
 
 /// # Safety
@@ -184,23 +191,14 @@ unsafe fn tell_of(domain: sys::virDomainPtr, what: Happening, opaque: *mut c_voi
         return;
     }
     let uuid = Uuid::from_bytes(uuid);
-    // SAFETY: by this function's own contract.
-    unsafe { tell(opaque, Event::Domain { uuid, what }) };
+    tell(opaque, Event::Domain { uuid, what });
 }
 
-/// # Safety
-/// `opaque` is of [`hand_over`] and not released.
-unsafe fn tell(opaque: *mut c_void, event: Event) {
-    // SAFETY: by this function's own contract, it is a listener, and nobody changes it.
-    let listener = unsafe { &*opaque.cast::<Listener>() };
-    listener(event);
-}
-
-/// virFreeCallback.
-///
-/// # Safety
-/// `opaque` is of [`hand_over`], not released yet, and not used from now on.
-unsafe extern "C" fn release(opaque: *mut c_void) {
-    // SAFETY: by this function's own contract.
-    drop(unsafe { Box::from_raw(opaque.cast::<Listener>()) });
+/// Tells the listener of that number, if it is still there.
+fn tell(opaque: *mut c_void, event: Event) {
+    // It is called without the lock: it may take its own.
+    let listener = listeners().get(&opaque.addr()).map(Arc::clone);
+    if let Some(listener) = listener {
+        listener(event);
+    }
 }

@@ -60,6 +60,15 @@ fn a_connection_is_closed_with_its_last_user() {
 }
 
 #[test]
+fn a_listener_is_given_up_with_its_connection() {
+    let (listener, _events) = listener();
+    let host = Connection::open(URI, &listener).unwrap();
+    assert!(Arc::strong_count(&listener) > 1);
+    drop(host);
+    assert_eq!(Arc::strong_count(&listener), 1);
+}
+
+#[test]
 fn port_groups_come_and_go() {
     let (host, _events) = connected();
     assert_eq!(host.network("none").unwrap(), None);
