@@ -97,6 +97,9 @@ pub struct Domain {
     pub xml: String,
 }
 
+/// A domain, or nothing if there is none.
+pub type Found = Result<Option<Domain>, Error>;
+
 /// A connection to one host. It is closed when it is dropped.
 #[derive(Debug)]
 pub struct Connection {
@@ -142,21 +145,31 @@ impl Connection {
         Ok(self.connect.get_capabilities()?)
     }
 
-    /// All domains, on or off.
+    /// Whether calls have a chance: what failed nevertheless, failed by itself.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
+    /// All domains, on or off, with what is said of each when it is asked for; nothing of
+    /// one that has gone meanwhile.
     ///
     /// # Errors
-    /// When the connection fails.
-    pub fn domains(&self) -> Result<Vec<Domain>, Error> {
+    /// When the connection fails, and for each domain as of [`Self::domain`].
+    pub fn domains(&self) -> Result<impl Iterator<Item = (Uuid, Found)>, Error> {
         let handles = self.connect.list_all_domains(0)?;
-        let domains = handles.iter().map(look);
-        domains.filter_map(Result::transpose).collect()
+        Ok(handles.into_iter().filter_map(|handle| {
+            // Without a call: a handle has its UUID.
+            let uuid = handle.get_uuid().ok()?;
+            Some((uuid, look(&handle)))
+        }))
     }
 
     /// The domain with that UUID, if there is one.
     ///
     /// # Errors
-    /// When the connection fails.
-    pub fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, Error> {
+    /// When the connection fails, or the host cannot say what the domain is.
+    pub fn domain(&self, uuid: Uuid) -> Found {
         match unless(
             ErrorNumber::NoDomain,
             Handle::lookup_by_uuid(&self.connect, uuid),
@@ -167,20 +180,19 @@ impl Connection {
     }
 
     /// Names and descriptions of all domains, on or off; of one that is on both what it is
-    /// and what it will be when it is started again.
+    /// and what it will be when it is started again. Each is read when it is asked for.
     ///
     /// # Errors
-    /// When the connection fails.
-    pub fn descriptions(&self) -> Result<Vec<(String, String)>, Error> {
-        let mut descriptions = Vec::new();
-        for handle in self.connect.list_all_domains(0)? {
-            for flags in [0, virt_sys::VIR_DOMAIN_XML_INACTIVE] {
-                if let Some(xml) = unless(ErrorNumber::NoDomain, handle.get_xml_desc(flags))? {
-                    descriptions.push((handle.get_name()?, xml));
-                }
-            }
-        }
-        Ok(descriptions)
+    /// When the connection fails, or the host cannot describe a domain.
+    pub fn descriptions(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(String, String), Error>>, Error> {
+        let handles = self.connect.list_all_domains(0)?;
+        Ok(handles.into_iter().flat_map(|handle| {
+            let both = [0, virt_sys::VIR_DOMAIN_XML_INACTIVE];
+            both.into_iter()
+                .filter_map(move |flags| describe(&handle, flags).transpose())
+        }))
     }
 
     /// Description of a network, of the running one if it is on; none if there is no
@@ -191,7 +203,7 @@ impl Connection {
     pub fn network(&self, name: &str) -> Result<Option<String>, Error> {
         Ok(match self.find_network(name)? {
             None => None,
-            Some(network) => Some(network.get_xml_desc(0)?),
+            Some(network) => unless(ErrorNumber::NoNetwork, network.get_xml_desc(0))?,
         })
     }
 
@@ -241,7 +253,7 @@ impl Connection {
 }
 
 /// The domain as it is; none if it has gone meanwhile.
-fn look(handle: &Handle) -> Result<Option<Domain>, Error> {
+fn look(handle: &Handle) -> Found {
     let Some(xml) = unless(ErrorNumber::NoDomain, handle.get_xml_desc(0))? else {
         return Ok(None);
     };
@@ -254,6 +266,14 @@ fn look(handle: &Handle) -> Result<Option<Domain>, Error> {
         status: status(state, reason),
         xml,
     }))
+}
+
+/// Its name and a description; none if it has gone meanwhile.
+fn describe(handle: &Handle, flags: u32) -> Result<Option<(String, String)>, Error> {
+    match unless(ErrorNumber::NoDomain, handle.get_xml_desc(flags))? {
+        None => Ok(None),
+        Some(xml) => Ok(Some((handle.get_name()?, xml))),
+    }
 }
 
 fn status(state: virt_sys::virDomainState, reason: i32) -> Status {

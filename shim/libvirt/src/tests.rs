@@ -26,10 +26,12 @@ fn domains_are_listed_and_found() {
     let (host, _events) = connected();
     assert!(!host.host_name().unwrap().is_empty());
     assert!(host.capabilities().unwrap().contains("<host>"));
-    let domains = host.domains().unwrap();
-    let [domain] = &domains[..] else {
+    assert!(host.is_alive());
+    let domains: Vec<(Uuid, Found)> = host.domains().unwrap().collect();
+    let [(uuid, Ok(Some(domain)))] = &domains[..] else {
         panic!("{domains:?}");
     };
+    assert_eq!(*uuid, domain.uuid);
     assert_eq!((&*domain.name, domain.status), ("test", Status::Running));
     assert!(domain.xml.contains("<domain"));
     assert_eq!(host.domain(domain.uuid).unwrap().as_ref(), Some(domain));
@@ -39,7 +41,7 @@ fn domains_are_listed_and_found() {
 #[test]
 fn what_happens_is_told_while_the_connection_is_there() {
     let (host, events) = connected();
-    let uuid = host.domains().unwrap()[0].uuid;
+    let uuid = host.domains().unwrap().next().unwrap().0;
     let handle = Handle::lookup_by_uuid(&host.connect, uuid).unwrap();
     handle.suspend().unwrap();
     let what = Happening::Changed;
@@ -80,7 +82,9 @@ fn port_groups_come_and_go() {
     assert!(host.add_port_group("default", xml).is_err());
     host.delete_port_group("default", xml).unwrap();
     assert!(!network(&host).contains("p_101"));
-    assert!(!host.descriptions().unwrap().is_empty());
+    let mut descriptions = host.descriptions().unwrap();
+    assert_eq!(descriptions.next().unwrap().unwrap().0, "test");
+    drop(descriptions);
     let absent = host.add_port_group("none", xml).unwrap_err();
     assert!(absent.to_string().contains("none"), "{absent}");
 }

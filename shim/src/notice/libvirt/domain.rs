@@ -27,6 +27,15 @@ pub(super) struct Malformed {
     reason: String,
 }
 
+impl Malformed {
+    fn new(of: &str, reason: impl ToString) -> Self {
+        Malformed {
+            of: of.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
 /// VLAN tags of the port groups of a network; none for a trunk or an untagged one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PortGroups {
@@ -51,24 +60,18 @@ pub(super) struct HostName {
 /// The UUID of the host of that name, from its capabilities; made of its name if it has
 /// none there.
 pub(super) fn host_uuid(name: &str, capabilities: &str) -> Result<Uuid, Malformed> {
-    let malformed = |reason: &dyn ToString| Malformed {
-        of: format!("host {name:?}"),
-        reason: reason.to_string(),
-    };
-    let document = Document::parse(capabilities).map_err(|error| malformed(&error))?;
+    let of = format!("host {name:?}");
+    let document = parse(&of, capabilities)?;
     let host = child(document.root_element(), "host");
     match host.and_then(|host| child(host, "uuid")?.text()) {
         None => Ok(derived_uuid("host", name)),
-        Some(text) => Uuid::try_parse(text.trim()).map_err(|error| malformed(&error)),
+        Some(text) => Uuid::try_parse(text.trim()).map_err(|error| Malformed::new(&of, error)),
     }
 }
 
 /// The port groups of the network that `xml` describes.
 pub(super) fn port_groups(network: &str, xml: &str) -> Result<PortGroups, Malformed> {
-    let document = Document::parse(xml).map_err(|error| Malformed {
-        of: format!("network {network:?}"),
-        reason: error.to_string(),
-    })?;
+    let document = parse(&format!("network {network:?}"), xml)?;
     let mut groups = PortGroups::default();
     for group in children(document.root_element(), "portgroup") {
         let name = group.attribute("name").unwrap_or_default().to_owned();
@@ -83,10 +86,8 @@ pub(super) fn port_groups(network: &str, xml: &str) -> Result<PortGroups, Malfor
 /// The networks that have to be known to tell where the interfaces of a domain are. One
 /// that is plugged in has its own tag, and needs none: where each question costs time,
 /// while a VM arrives, there is none to ask.
-pub(super) fn networks_of(domain: &str) -> Vec<String> {
-    let Ok(document) = Document::parse(domain) else {
-        return Vec::new();
-    };
+pub(super) fn networks_of(domain: &str) -> Result<Vec<String>, Malformed> {
+    let document = parse("a domain", domain)?;
     let mut names: Vec<String> = interfaces(&document)
         .filter_map(|interface| {
             let source = child(interface, "source")?;
@@ -97,20 +98,19 @@ pub(super) fn networks_of(domain: &str) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names.dedup();
-    names
+    Ok(names)
 }
 
 /// Whether an interface of a domain is in that port group of that network.
-pub(super) fn is_in(domain: &str, network: &str, group: &str) -> bool {
-    let Ok(document) = Document::parse(domain) else {
-        return false;
-    };
-    interfaces(&document)
+pub(super) fn is_in(domain: &str, network: &str, group: &str) -> Result<bool, Malformed> {
+    let document = parse("a domain", domain)?;
+    let is_in = interfaces(&document)
         .filter_map(|interface| child(interface, "source"))
         .any(|source| {
             (source.attribute("network"), source.attribute("portgroup"))
                 == (Some(network), Some(group))
-        })
+        });
+    Ok(is_in)
 }
 
 /// The VM that `domain` is.
@@ -119,10 +119,7 @@ pub(super) fn vm(
     host: &HostName,
     networks: &Networks,
 ) -> Result<VmState, Malformed> {
-    let document = Document::parse(&domain.xml).map_err(|error| Malformed {
-        of: format!("domain {:?}", domain.name),
-        reason: error.to_string(),
-    })?;
+    let document = parse(&format!("domain {:?}", domain.name), &domain.xml)?;
     let vnics = interfaces(&document).enumerate();
     let vnic_list = vnics.filter_map(|(number, interface)| {
         vnic(number, interface, domain.uuid, networks).map(|vnic| with_addresses(vnic, &document))
@@ -144,6 +141,10 @@ fn status(status: sluice_libvirt::Status) -> VmStatus {
         sluice_libvirt::Status::Running | sluice_libvirt::Status::Migrating => VmStatus::Running,
         sluice_libvirt::Status::Paused => VmStatus::Paused,
     }
+}
+
+fn parse<'a>(of: &str, xml: &'a str) -> Result<Document<'a>, Malformed> {
+    Document::parse(xml).map_err(|error| Malformed::new(of, error))
 }
 
 fn interfaces<'a>(document: &'a Document<'a>) -> impl Iterator<Item = Node<'a, 'a>> {
@@ -316,7 +317,7 @@ mod tests {
         assert!(vm.vnic_list.iter().all(|vnic| vnic.port_id().is_none()));
         let asked = |source: &str, tag: &str| {
             let interface = format!("<interface><source network='n' {source}/>{tag}</interface>");
-            networks_of(&domain(&interface, "").xml)
+            networks_of(&domain(&interface, "").xml).unwrap()
         };
         let tag = "<vlan><tag id='7'/></vlan>";
         assert_eq!(asked("", ""), ["n"]);
@@ -345,6 +346,7 @@ mod tests {
             uuid: Uuid::nil(),
         };
         assert!(vm(&broken, &host, &Networks::new()).is_err());
-        assert!(networks_of(&broken.xml).is_empty());
+        assert!(networks_of(&broken.xml).is_err());
+        assert!(is_in(&broken.xml, "sluice", "p").is_err());
     }
 }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluice_libvirt::{Connection, Domain, Event, Happening, Listener, Status};
+use sluice_libvirt::{Connection, Domain, Event, Found, Happening, Listener, Status};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::domain::{self, HostName, Malformed, Networks};
 use super::port_groups::PortGroups;
-use super::story::{Cause, Seen};
+use super::story::{Cause, Listing, Seen};
 use crate::notice::config::LibvirtHost;
 
 /// Between two listings of a host: what nobody told is noticed by then.
@@ -43,7 +43,7 @@ enum Ended {
 #[derive(Debug)]
 pub(super) enum Said {
     /// All its VMs; it is up.
-    Listed(HostName, Vec<Seen>),
+    Listed(HostName, Listing),
     /// Nothing more: the connection is lost.
     Lost(HostName),
     /// What it has of a VM.
@@ -164,9 +164,7 @@ impl Follower {
         let uuid = domain::host_uuid(&name, &connection.capabilities()?)?;
         let host = HostName { name, uuid };
         let up = self.enter(link, connection, host)?;
-        let Up {
-            connection, host, ..
-        } = &up;
+        let host = &up.host;
         self.list(&up)?;
         tracing::info!(host = host.name, uri = link.config.uri, "following libvirt");
         let mut relist = Instant::now() + RELIST;
@@ -182,9 +180,9 @@ impl Follower {
                         Happening::Left => Cause::Left,
                         Happening::Changed => Cause::Other,
                     };
-                    self.look(connection, host, uuid, cause)?;
+                    self.look(&up, uuid, cause)?;
                 }
-                Ok(Note::Look(uuid)) => self.look(connection, host, uuid, Cause::Look)?,
+                Ok(Note::Look(uuid)) => self.look(&up, uuid, Cause::Look)?,
                 Err(RecvTimeoutError::Timeout) => {
                     self.list(&up)?;
                     relist = Instant::now() + RELIST;
@@ -224,31 +222,26 @@ impl Follower {
     /// Says which VMs the host has, and has it given the port groups that it lacks.
     fn list(&self, up: &Up) -> Result<(), Ended> {
         let mut networks = Networks::new();
-        let mut all = Vec::new();
-        for domain in up.connection.domains()? {
-            all.extend(see(&up.connection, &up.host, &domain, &mut networks)?);
+        let mut listing = Listing::default();
+        for (uuid, found) in up.connection.domains()? {
+            match see(up, found, &mut networks)? {
+                Look::Unreadable => listing.unreadable.push(uuid),
+                Look::Has(seen) => listing.seen.extend(seen),
+            }
         }
         // Nobody to tell is the end of the process.
-        let _ = self.said.send(Said::Listed(up.host.clone(), all));
+        let _ = self.said.send(Said::Listed(up.host.clone(), listing));
         self.port_groups.reconcile(up);
         Ok(())
     }
 
-    fn look(
-        &self,
-        connection: &Connection,
-        host: &HostName,
-        uuid: Uuid,
-        cause: Cause,
-    ) -> Result<(), Ended> {
-        let seen = match connection.domain(uuid)? {
-            None => None,
-            Some(domain) => match see(connection, host, &domain, &mut Networks::new())? {
-                // What it is cannot be said: as it was.
-                None => return Ok(()),
-                seen => seen,
-            },
+    fn look(&self, up: &Up, uuid: Uuid, cause: Cause) -> Result<(), Ended> {
+        let found = up.connection.domain(uuid);
+        let Look::Has(seen) = see(up, found, &mut Networks::new())? else {
+            // As it was.
+            return Ok(());
         };
+        let host = &up.host;
         let is = seen
             .as_ref()
             .map(|seen| (seen.vm.vm_status, seen.migrating));
@@ -258,41 +251,49 @@ impl Follower {
     }
 }
 
-/// The domain as TABLE II has it; nothing, with a warning, if its description is
-/// malformed. Networks that are not known yet are asked for.
-fn see(
-    connection: &Connection,
-    host: &HostName,
-    domain: &Domain,
-    networks: &mut Networks,
-) -> Result<Option<Seen>, Ended> {
-    let result = learn(connection, domain, networks)?
-        .and_then(|()| domain::vm(domain, host, networks))
-        .inspect_err(|error| tracing::warn!(host = host.name, "{error}"));
-    Ok(result.ok().map(|vm| Seen {
-        vm,
+/// What came of looking at a domain.
+enum Look {
+    /// What the host has, if it has it.
+    Has(Option<Seen>),
+    /// What it is cannot be said.
+    Unreadable,
+}
+
+/// The domain as TABLE II has it. What cannot be said of it is told in a warning, and ends
+/// nothing, unless the connection has failed with it.
+fn see(up: &Up, found: Found, networks: &mut Networks) -> Result<Look, Ended> {
+    match read(up, found, networks) {
+        Ok(seen) => Ok(Look::Has(seen)),
+        Err(Ended::Libvirt(error)) if !up.connection.is_alive() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(host = up.host.name, "a VM stays as it was: {error}");
+            Ok(Look::Unreadable)
+        }
+    }
+}
+
+fn read(up: &Up, found: Found, networks: &mut Networks) -> Result<Option<Seen>, Ended> {
+    let Some(domain) = found? else {
+        return Ok(None);
+    };
+    learn(&up.connection, &domain, networks)?;
+    Ok(Some(Seen {
+        vm: domain::vm(&domain, &up.host, networks)?,
         migrating: domain.status == Status::Migrating,
     }))
 }
 
 /// Adds the networks of a domain to those that are known.
-fn learn(
-    connection: &Connection,
-    domain: &Domain,
-    networks: &mut Networks,
-) -> Result<Result<(), Malformed>, Ended> {
-    for name in domain::networks_of(&domain.xml) {
+fn learn(connection: &Connection, domain: &Domain, networks: &mut Networks) -> Result<(), Ended> {
+    for name in domain::networks_of(&domain.xml)? {
         if networks.contains_key(&name) {
             continue;
         }
         let groups = match connection.network(&name)? {
-            None => Ok(Default::default()),
-            Some(xml) => domain::port_groups(&name, &xml),
+            None => Default::default(),
+            Some(xml) => domain::port_groups(&name, &xml)?,
         };
-        match groups {
-            Ok(groups) => drop(networks.insert(name, groups)),
-            Err(malformed) => return Ok(Err(malformed)),
-        }
+        networks.insert(name, groups);
     }
-    Ok(Ok(()))
+    Ok(())
 }

@@ -148,7 +148,7 @@ impl Backend for Libvirt {
 
 fn hear(story: &mut Story, said: Said, now: Duration) {
     match said {
-        Said::Listed(host, seen) => story.listed(host.uuid, seen, now),
+        Said::Listed(host, listing) => story.listed(host.uuid, listing, now),
         Said::Lost(host) => story.lost(host.uuid, now),
         Said::Seen(host, vm, cause, seen) => story.seen(host.uuid, vm, cause, seen, now),
     }

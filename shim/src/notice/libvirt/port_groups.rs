@@ -233,15 +233,19 @@ impl PortGroups {
 
     fn refuse_used(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
         let descriptions = up.connection.descriptions();
-        let descriptions = descriptions.map_err(|error| failed(up, &error))?;
-        let uses = |xml: &str| domain::is_in(xml, &self.network, &group.name);
-        match descriptions.iter().find(|(_, xml)| uses(xml)) {
-            None => Ok(()),
-            Some((vm, _)) => Err(GroupError::Conflict(format!(
-                "VM {vm:?} on host {} has a vNIC in port group {:?}",
-                up.host.name, group.name
-            ))),
+        for description in descriptions.map_err(|error| failed(up, &error))? {
+            let (vm, xml) = description.map_err(|error| failed(up, &error))?;
+            let is_in = domain::is_in(&xml, &self.network, &group.name);
+            let host = &up.host.name;
+            // What cannot be read may have it.
+            if is_in.map_err(|error| GroupError::Unavailable(format!("host {host}: {error}")))? {
+                return Err(GroupError::Conflict(format!(
+                    "VM {vm:?} on host {host} has a vNIC in port group {:?}",
+                    group.name
+                )));
+            }
         }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<String>> {

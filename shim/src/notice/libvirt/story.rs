@@ -51,6 +51,15 @@ pub(super) struct Seen {
     pub migrating: bool,
 }
 
+/// All that one host has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// Its VMs.
+    pub seen: Vec<Seen>,
+    /// VMs that it has too, though what they are cannot be said: they are as they were.
+    pub unreadable: Vec<Uuid>,
+}
+
 /// What made a host say something of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -120,13 +129,18 @@ impl Story {
     }
 
     /// A host is up, or was listed again: these are its VMs.
-    pub fn listed(&mut self, host: Uuid, seen: Vec<Seen>, now: Duration) {
+    pub fn listed(&mut self, host: Uuid, listing: Listing, now: Duration) {
         if !self.heard.contains(&host) {
             self.heard.push(host);
         }
         let mut before = std::mem::take(&mut self.hosts.entry(host).or_default().vms);
         self.host(host).up = true;
-        for seen in seen {
+        for vm in listing.unreadable {
+            if let Some(old) = before.remove(&vm) {
+                self.host(host).vms.insert(vm, old);
+            }
+        }
+        for seen in listing.seen {
             let vm = seen.vm.vm_uuid;
             if let Some(old) = before.remove(&vm) {
                 self.host(host).vms.insert(vm, old);

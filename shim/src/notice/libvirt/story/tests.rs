@@ -35,6 +35,13 @@ fn vm(host: Uuid, vm_status: VmStatus, vnics: &[u8]) -> VmState {
     }
 }
 
+fn of(seen: Seen) -> Listing {
+    Listing {
+        seen: vec![seen],
+        unreadable: vec![],
+    }
+}
+
 /// A story, what was told of it, and the time.
 struct Teller {
     story: Story,
@@ -53,8 +60,8 @@ impl Teller {
             now: START_GRACE,
             destination: None,
         };
-        teller.story.listed(A, vec![], teller.now);
-        teller.story.listed(B, vec![], teller.now);
+        teller.story.listed(A, Listing::default(), teller.now);
+        teller.story.listed(B, Listing::default(), teller.now);
         teller
     }
 
@@ -313,7 +320,7 @@ fn started_elsewhere_after_its_host_was_lost_is_high_availability() {
             vm: vm(A, status, &[1]),
             migrating: false,
         };
-        teller.story.listed(A, vec![seen], teller.now);
+        teller.story.listed(A, of(seen), teller.now);
         assert!(teller.tell().is_empty(), "{status:?}");
     }
     let off = teller.says(B, Cause::Other, Some(STOP));
@@ -325,18 +332,34 @@ fn a_listing_tells_what_was_missed() {
     let mut teller = Teller::with_vm(RUNNING);
     teller.story.lost(A, teller.now);
     let seen = |status, vnics: &[u8]| {
-        vec![Seen {
+        of(Seen {
             vm: vm(A, status, vnics),
             migrating: false,
-        }]
+        })
     };
     teller.story.listed(A, seen(RUNNING, &[1, 2]), teller.now);
     assert_eq!(teller.tell(), ["vifattach a Running 2"]);
     teller.story.listed(A, seen(STOP, &[1, 2]), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 2"]);
-    teller.story.listed(A, vec![], teller.now);
+    teller.story.listed(A, Listing::default(), teller.now);
     assert!(teller.tell().is_empty());
     assert_eq!(teller.later(GRACE), ["vmdeleted a Stop 2"]);
+}
+
+#[test]
+fn one_that_cannot_be_read_in_a_listing_is_as_it_was() {
+    let mut teller = Teller::with_vm(RUNNING);
+    let listing = Listing {
+        seen: vec![],
+        unreadable: vec![VM, Uuid::from_u128(0x78)],
+    };
+    for _ in 0..3 {
+        teller.story.listed(A, listing.clone(), teller.now);
+        assert!(teller.later(GRACE).is_empty());
+    }
+    assert_eq!(teller.told[&VM].vm_status, RUNNING);
+    let stopped = teller.says(A, Cause::Other, None);
+    assert_eq!(stopped, ["vmpoweroff a Stop 1"]);
 }
 
 #[test]
@@ -353,19 +376,19 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
         migrating: false,
     };
     let mut teller = start(&told);
-    teller.story.listed(B, vec![], teller.now);
+    teller.story.listed(B, Listing::default(), teller.now);
     assert!(teller.tell().is_empty());
     // It went meanwhile.
-    teller.story.listed(A, vec![], teller.now);
+    teller.story.listed(A, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1"]);
     assert_eq!(teller.later(GRACE), ["vmdeleted a Stop 1"]);
 
     // It moved meanwhile, and the host that it left is heard first.
     let mut teller = start(&told);
-    teller.story.listed(A, vec![], teller.now);
+    teller.story.listed(A, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1"]);
     teller.later(GRACE);
-    teller.story.listed(B, vec![on_b()], teller.now);
+    teller.story.listed(B, of(on_b()), teller.now);
     assert_eq!(
         teller.tell(),
         [
@@ -377,7 +400,7 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
 
     // The host that has it now is heard first.
     let mut teller = start(&told);
-    teller.story.listed(B, vec![on_b()], teller.now);
+    teller.story.listed(B, of(on_b()), teller.now);
     assert_eq!(
         teller.tell(),
         [
@@ -389,6 +412,6 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
     // Its host is none of the configured ones any more.
     let mut teller = start(&told);
     teller.story.expected = 1;
-    teller.story.listed(B, vec![], teller.now);
+    teller.story.listed(B, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1", "vmdeleted a Stop 1"]);
 }
