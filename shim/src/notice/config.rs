@@ -106,13 +106,15 @@ impl LibvirtConfig {
         if self.hosts.is_empty() {
             return wrong("libvirt.hosts", "give at least one [[libvirt.hosts]]");
         }
-        let mut uris = HashSet::new();
+        let (mut uris, mut names) = (HashSet::new(), HashSet::new());
         for host in &self.hosts {
             if !is_name(&host.uri) || !uris.insert(&host.uri) {
                 return wrong("libvirt.hosts.uri", "it is empty or there twice");
             }
-            if host.name.as_ref().is_some_and(|name| !is_name(name)) {
-                return wrong("libvirt.hosts.name", "it is no name");
+            if let Some(name) = &host.name
+                && (!is_name(name) || !names.insert(name))
+            {
+                return wrong("libvirt.hosts.name", "it is no name, or there twice");
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::domain::{self, HostName, Malformed, Networks};
+use super::identities::{Identities, Taken};
 use super::port_groups::PortGroups;
 use super::story::{Cause, Listing, Seen};
 use crate::notice::config::LibvirtHost;
@@ -35,19 +36,19 @@ enum Ended {
     Malformed(#[from] Malformed),
     #[error("the connection is closed")]
     Closed,
-    #[error("its UUID {0} is that of another host: set host_uuid in its libvirtd.conf")]
-    SameUuid(Uuid),
+    #[error("{0}")]
+    Taken(#[from] Taken),
 }
 
 /// What a host says, as told to the thread that combines it.
 #[derive(Debug)]
 pub(super) enum Said {
-    /// All its VMs; it is up.
-    Listed(HostName, Listing),
-    /// Nothing more: the connection is lost.
-    Lost(HostName),
-    /// What it has of a VM.
-    Seen(HostName, Uuid, Cause, Option<Seen>),
+    /// All VMs of the host with that UUID, which the link of that number is; it is up.
+    Listed(usize, Uuid, Listing),
+    /// Nothing more: the connection of that link is lost.
+    Lost(usize),
+    /// What the host with the first UUID has of the VM with the second.
+    Seen(Uuid, Uuid, Cause, Option<Seen>),
 }
 
 /// What comes in to a host's thread.
@@ -109,6 +110,8 @@ impl Link {
 pub(super) struct Follower {
     /// All hosts, this one among them.
     pub links: Arc<[Link]>,
+    /// What they are.
+    pub identities: Arc<Mutex<Identities>>,
     /// What each of them is to have.
     pub port_groups: Arc<PortGroups>,
     /// Which of them it is.
@@ -140,9 +143,9 @@ impl Follower {
                 state.last_error = Some(ended.to_string());
                 state.up.take()
             };
-            if let Some(up) = up {
+            if up.is_some() {
                 // Nobody to tell is the end of the process.
-                let _ = self.said.send(Said::Lost(up.host));
+                let _ = self.said.send(Said::Lost(self.number));
             }
             // Jitter, so that hosts are not asked all at once.
             thread::sleep(wait.mul_f64(rand::random_range(0.5..1.0)));
@@ -192,31 +195,21 @@ impl Follower {
         }
     }
 
-    /// Lets others use the connection, unless another host has that UUID: a machine that
-    /// was copied often has the UUID of the first one.
+    /// Lets others use the connection, unless another link is that host.
     fn enter(&self, link: &Link, connection: Arc<Connection>, host: HostName) -> Result<Up, Ended> {
-        let since = OffsetDateTime::now_utc();
-        let own = Up {
+        let identities = self.identities.lock();
+        identities
+            .unwrap_or_else(PoisonError::into_inner)
+            .claim(self.number, &host)?;
+        let up = Up {
             connection,
             host,
-            since,
+            since: OffsetDateTime::now_utc(),
         };
-        {
-            let mut state = link.lock();
-            state.last_error = None;
-            state.up = Some(own.clone());
-        }
-        let mut others = self.links.iter().enumerate();
-        let was_first = |(number, other): (usize, &Link)| {
-            let same = other.up().filter(|up| up.host.uuid == own.host.uuid);
-            same.is_some_and(|up| (up.since, number) < (since, self.number))
-        };
-        if others.any(was_first) {
-            // Before it is told, or the other one would be taken for lost.
-            link.lock().up = None;
-            return Err(Ended::SameUuid(own.host.uuid));
-        }
-        Ok(own)
+        let mut state = link.lock();
+        state.last_error = None;
+        state.up = Some(up.clone());
+        Ok(up)
     }
 
     /// Says which VMs the host has, and has it given the port groups that it lacks.
@@ -230,7 +223,7 @@ impl Follower {
             }
         }
         // Nobody to tell is the end of the process.
-        let _ = self.said.send(Said::Listed(up.host.clone(), listing));
+        let _ = self.said.send(Said::Listed(self.number, up.host.uuid, listing));
         self.port_groups.reconcile(up);
         Ok(())
     }
@@ -246,7 +239,7 @@ impl Follower {
             .as_ref()
             .map(|seen| (seen.vm.vm_status, seen.migrating));
         tracing::debug!(host = host.name, vm = %uuid, ?is, "libvirt has");
-        let _ = self.said.send(Said::Seen(host.clone(), uuid, cause, seen));
+        let _ = self.said.send(Said::Seen(host.uuid, uuid, cause, seen));
         Ok(())
     }
 }

@@ -7,12 +7,13 @@
 mod api;
 mod domain;
 mod host;
+mod identities;
 mod port_groups;
 mod story;
 mod transition;
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use super::ledger::{Ledger, Steps};
 use super::store::{Owner, Store, StoreError};
 use crate::events::types::{EventType, Inventory};
 use host::{Follower, Link, Note, Said};
+use identities::Identities;
 use port_groups::PortGroups;
 use story::Story;
 
@@ -63,12 +65,14 @@ impl Libvirt {
             links,
         });
         let (said, says) = mpsc::channel();
+        let identities = Arc::<Mutex<Identities>>::default();
         let mut hosts = Vec::new();
         for number in 0..backend.links.len() {
             let (notes, inbox) = mpsc::channel();
             hosts.push(notes.clone());
             let follower = Follower {
                 links: Arc::clone(&backend.links),
+                identities: Arc::clone(&identities),
                 port_groups: Arc::clone(&backend.port_groups),
                 number,
                 notes,
@@ -148,9 +152,9 @@ impl Backend for Libvirt {
 
 fn hear(story: &mut Story, said: Said, now: Duration) {
     match said {
-        Said::Listed(host, listing) => story.listed(host.uuid, listing, now),
-        Said::Lost(host) => story.lost(host.uuid, now),
-        Said::Seen(host, vm, cause, seen) => story.seen(host.uuid, vm, cause, seen, now),
+        Said::Listed(link, host, listing) => story.listed(link, host, listing, now),
+        Said::Lost(link) => story.lost(link, now),
+        Said::Seen(host, vm, cause, seen) => story.seen(host, vm, cause, seen, now),
     }
 }
 

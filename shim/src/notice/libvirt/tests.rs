@@ -20,9 +20,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PORT: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 
 fn config(state: &Path, uris: &[&str]) -> (Config, LibvirtConfig) {
-    let hosts = uris.iter().map(|uri| LibvirtHost {
+    let names = ["hv", "hv2"].into_iter();
+    let hosts = uris.iter().zip(names).map(|(uri, name)| LibvirtHost {
         uri: (*uri).to_owned(),
-        name: Some("hv".to_owned()),
+        name: Some(name.to_owned()),
     });
     let libvirt = LibvirtConfig {
         network: "default".to_owned(),
@@ -136,6 +137,14 @@ fn a_configuration_that_cannot_be_used_is_refused_with_its_key() {
         (
             |c: &mut LibvirtConfig| c.hosts.push(c.hosts[0].clone()),
             "libvirt.hosts.uri",
+        ),
+        (
+            |c: &mut LibvirtConfig| {
+                let mut same = c.hosts[0].clone();
+                same.uri.push('2');
+                c.hosts.push(same);
+            },
+            "libvirt.hosts.name",
         ),
     ] {
         let (_, mut libvirt) = config(dir.path(), &["test:///default"]);
