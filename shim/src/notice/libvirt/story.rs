@@ -97,8 +97,8 @@ pub(super) struct Story {
     hosts: BTreeMap<Uuid, Host>,
     /// How many hosts there are to be.
     expected: usize,
-    /// Those that were up once.
-    heard: Vec<Uuid>,
+    /// Those that were up once, by the number of their link.
+    heard: BTreeMap<usize, Uuid>,
     /// VMs whose live migration was told, with the destination.
     moving: BTreeMap<Uuid, Uuid>,
     /// VMs that are on no host, since when.
@@ -120,7 +120,7 @@ impl Story {
         Story {
             hosts,
             expected,
-            heard: Vec::new(),
+            heard: BTreeMap::new(),
             moving: BTreeMap::new(),
             absent: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -128,10 +128,13 @@ impl Story {
         }
     }
 
-    /// A host is up, or was listed again: these are its VMs.
-    pub fn listed(&mut self, host: Uuid, listing: Listing, now: Duration) {
-        if !self.heard.contains(&host) {
-            self.heard.push(host);
+    /// The host of that link is up, or was listed again: these are its VMs.
+    pub fn listed(&mut self, link: usize, host: Uuid, listing: Listing, now: Duration) {
+        if let Some(old) = self.heard.insert(link, host)
+            && !self.is_heard(old)
+        {
+            // It was set up anew, and is that one no more.
+            self.forget(old, now);
         }
         let mut before = std::mem::take(&mut self.hosts.entry(host).or_default().vms);
         self.host(host).up = true;
@@ -157,18 +160,26 @@ impl Story {
 
     /// Hosts that VMs were told to be on and that are not there any more.
     fn forget_unheard(&mut self, now: Duration) {
-        let heard = std::mem::take(&mut self.heard);
-        let gone: Vec<Uuid> = self.hosts.keys().copied().collect();
-        for host in gone.iter().filter(|host| !heard.contains(host)) {
-            let vms = self.hosts.remove(host).unwrap_or_default().vms;
-            vms.into_keys().for_each(|vm| self.decide(vm, now));
-        }
-        self.heard = heard;
+        let hosts = self.hosts.keys().copied();
+        let gone: Vec<Uuid> = hosts.filter(|host| !self.is_heard(*host)).collect();
+        gone.into_iter().for_each(|host| self.forget(host, now));
     }
 
-    /// The connection to a host is lost: its VMs are as it said last, unless another
+    fn forget(&mut self, host: Uuid, now: Duration) {
+        let vms = self.hosts.remove(&host).unwrap_or_default().vms;
+        vms.into_keys().for_each(|vm| self.decide(vm, now));
+    }
+
+    fn is_heard(&self, host: Uuid) -> bool {
+        self.heard.values().any(|heard| *heard == host)
+    }
+
+    /// The connection of a link is lost: its host's VMs are as it said last, unless another
     /// host has them.
-    pub fn lost(&mut self, host: Uuid, now: Duration) {
+    pub fn lost(&mut self, link: usize, now: Duration) {
+        let Some(host) = self.heard.get(&link).copied() else {
+            return;
+        };
         let Some(lost) = self.hosts.get_mut(&host) else {
             return;
         };
@@ -352,7 +363,7 @@ impl Story {
     /// Whether a host is down: not one that has only not been heard of yet.
     fn is_lost(&self, host: Uuid, now: Duration) -> bool {
         let up = self.hosts.get(&host).is_some_and(|host| host.up);
-        !up && (self.heard.contains(&host) || now >= START_GRACE)
+        !up && (self.is_heard(host) || now >= START_GRACE)
     }
 
     /// What [`settle`](Self::settle) found was told of `vm`.

@@ -60,8 +60,8 @@ impl Teller {
             now: START_GRACE,
             destination: None,
         };
-        teller.story.listed(A, Listing::default(), teller.now);
-        teller.story.listed(B, Listing::default(), teller.now);
+        teller.story.listed(0, A, Listing::default(), teller.now);
+        teller.story.listed(1, B, Listing::default(), teller.now);
         teller
     }
 
@@ -260,7 +260,7 @@ fn an_aborted_migration_ends_where_it_began() {
     // The destination is lost on the way.
     let started = teller.migrates(B, Cause::Arriving);
     assert_eq!(started, ["livemigratetestart a Running 1"]);
-    teller.story.lost(B, teller.now);
+    teller.story.lost(1, teller.now);
     assert_eq!(teller.tell(), ["livemigratefinish a Running 1"]);
 }
 
@@ -309,7 +309,7 @@ fn moved_while_off_is_a_cold_migration_in_either_order() {
 #[test]
 fn started_elsewhere_after_its_host_was_lost_is_high_availability() {
     let mut teller = Teller::with_vm(RUNNING);
-    teller.story.lost(A, teller.now);
+    teller.story.lost(0, teller.now);
     assert!(teller.tell().is_empty());
     assert!(teller.says(B, Cause::Other, Some(STOP)).is_empty());
     let started = teller.says(B, Cause::Other, Some(RUNNING));
@@ -320,7 +320,7 @@ fn started_elsewhere_after_its_host_was_lost_is_high_availability() {
             vm: vm(A, status, &[1]),
             migrating: false,
         };
-        teller.story.listed(A, of(seen), teller.now);
+        teller.story.listed(0, A, of(seen), teller.now);
         assert!(teller.tell().is_empty(), "{status:?}");
     }
     let off = teller.says(B, Cause::Other, Some(STOP));
@@ -330,20 +330,45 @@ fn started_elsewhere_after_its_host_was_lost_is_high_availability() {
 #[test]
 fn a_listing_tells_what_was_missed() {
     let mut teller = Teller::with_vm(RUNNING);
-    teller.story.lost(A, teller.now);
+    teller.story.lost(0, teller.now);
     let seen = |status, vnics: &[u8]| {
         of(Seen {
             vm: vm(A, status, vnics),
             migrating: false,
         })
     };
-    teller.story.listed(A, seen(RUNNING, &[1, 2]), teller.now);
+    teller
+        .story
+        .listed(0, A, seen(RUNNING, &[1, 2]), teller.now);
     assert_eq!(teller.tell(), ["vifattach a Running 2"]);
-    teller.story.listed(A, seen(STOP, &[1, 2]), teller.now);
+    teller.story.listed(0, A, seen(STOP, &[1, 2]), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 2"]);
-    teller.story.listed(A, Listing::default(), teller.now);
+    teller.story.listed(0, A, Listing::default(), teller.now);
     assert!(teller.tell().is_empty());
     assert_eq!(teller.later(GRACE), ["vmdeleted a Stop 2"]);
+}
+
+#[test]
+fn a_host_with_a_new_uuid_is_no_second_host() {
+    const NEW: Uuid = Uuid::from_u128(0xaa);
+    let told = Vms::from([(VM, vm(B, RUNNING, &[1]))]);
+    let mut teller = Teller {
+        story: Story::new(&told, 2),
+        told,
+        now: Duration::ZERO,
+        destination: None,
+    };
+    // The one link says both; the host with the VM is not heard of yet.
+    teller.story.listed(0, A, Listing::default(), teller.now);
+    teller.story.listed(0, NEW, Listing::default(), teller.now);
+    assert!(teller.later(START_GRACE).is_empty());
+
+    // What it had as the old one is gone, unless it has it as the new one.
+    let mut teller = Teller::with_vm(RUNNING);
+    teller.story.lost(0, teller.now);
+    teller.story.listed(0, NEW, Listing::default(), teller.now);
+    assert_eq!(teller.tell(), ["vmpoweroff a Stop 1"]);
+    assert_eq!(teller.later(GRACE), ["vmdeleted a Stop 1"]);
 }
 
 #[test]
@@ -354,7 +379,7 @@ fn one_that_cannot_be_read_in_a_listing_is_as_it_was() {
         unreadable: vec![VM, Uuid::from_u128(0x78)],
     };
     for _ in 0..3 {
-        teller.story.listed(A, listing.clone(), teller.now);
+        teller.story.listed(0, A, listing.clone(), teller.now);
         assert!(teller.later(GRACE).is_empty());
     }
     assert_eq!(teller.told[&VM].vm_status, RUNNING);
@@ -376,19 +401,19 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
         migrating: false,
     };
     let mut teller = start(&told);
-    teller.story.listed(B, Listing::default(), teller.now);
+    teller.story.listed(1, B, Listing::default(), teller.now);
     assert!(teller.tell().is_empty());
     // It went meanwhile.
-    teller.story.listed(A, Listing::default(), teller.now);
+    teller.story.listed(0, A, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1"]);
     assert_eq!(teller.later(GRACE), ["vmdeleted a Stop 1"]);
 
     // It moved meanwhile, and the host that it left is heard first.
     let mut teller = start(&told);
-    teller.story.listed(A, Listing::default(), teller.now);
+    teller.story.listed(0, A, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1"]);
     teller.later(GRACE);
-    teller.story.listed(B, of(on_b()), teller.now);
+    teller.story.listed(1, B, of(on_b()), teller.now);
     assert_eq!(
         teller.tell(),
         [
@@ -400,7 +425,7 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
 
     // The host that has it now is heard first.
     let mut teller = start(&told);
-    teller.story.listed(B, of(on_b()), teller.now);
+    teller.story.listed(1, B, of(on_b()), teller.now);
     assert_eq!(
         teller.tell(),
         [
@@ -412,6 +437,6 @@ fn after_a_restart_hosts_are_waited_for_before_anything_is_gone() {
     // Its host is none of the configured ones any more.
     let mut teller = start(&told);
     teller.story.expected = 1;
-    teller.story.listed(B, Listing::default(), teller.now);
+    teller.story.listed(1, B, Listing::default(), teller.now);
     assert_eq!(teller.tell(), ["vmpoweroff a Stop 1", "vmdeleted a Stop 1"]);
 }
