@@ -15,7 +15,8 @@
 //! | destination `Stopped Failed` | livemigratefinish with the source as host |
 //! | stopped or saved on one, started, restored or defined on another | coldmigrateteststart, coldmigratetestfinish, vmpoweron if it runs |
 //! | runs on a host, and the one where it ran is lost | hafinish |
-//! | no host has it, for [`GRACE`] | vmdeleted |
+//! | source `Stopped Migrated`, and no destination for [`GRACE`], or [`AWAY`] while a host is down | as the source says |
+//! | no host has it, for [`GRACE`], or [`AWAY`] while a host is down | vmdeleted |
 //!
 //! No I/O and no clock: time is an argument, counted from the start of the process.
 
@@ -30,8 +31,10 @@ use crate::notice::ledger::{Steps, Vms};
 
 /// How long a VM that no host has may take to appear on another.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long, from the start, to wait for hosts that have not been heard of before a VM
-/// is believed to be on none.
+/// The same while a host is down, which may have it.
+const AWAY: Duration = Duration::from_secs(120);
+/// How long, from the start, to wait for a host that has not been heard of before it is
+/// believed to be down.
 const START_GRACE: Duration = Duration::from_secs(30);
 /// When to look again at what a host has of a VM that others have too: libvirt tells
 /// nothing when the source forgets a VM that migrated.
@@ -103,6 +106,8 @@ pub(super) struct Story {
     moving: BTreeMap<Uuid, Uuid>,
     /// VMs that are on no host, since when.
     absent: BTreeMap<Uuid, Duration>,
+    /// VMs that left a host for one that has not said so yet, since when.
+    leaving: BTreeMap<Uuid, (Uuid, Duration)>,
     /// VMs to decide on, and when.
     due: BTreeMap<Uuid, Duration>,
     /// Hosts to be asked of a VM, when, and how many times they were.
@@ -123,6 +128,7 @@ impl Story {
             heard: BTreeMap::new(),
             moving: BTreeMap::new(),
             absent: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             due: BTreeMap::new(),
             looks: BTreeMap::new(),
         }
@@ -155,6 +161,12 @@ impl Story {
         }
         if self.heard.len() >= self.expected {
             self.forget_unheard(now);
+        }
+        if self.patience() < AWAY {
+            // Nobody is waited for any longer.
+            let waiting = self.absent.keys().chain(self.leaving.keys());
+            let waiting: Vec<Uuid> = waiting.copied().collect();
+            waiting.into_iter().for_each(|vm| self.decide(vm, now));
         }
     }
 
@@ -228,13 +240,11 @@ impl Story {
         }
         let left = cause == Cause::Left;
         let known = runs_elsewhere || (left && self.arrives_elsewhere(host, vm));
-        // The destination will say so, unless it is none of ours.
-        let pause = if left && !known {
-            GRACE
-        } else {
-            Duration::ZERO
-        };
-        self.decide(vm, now + pause);
+        if left && !known {
+            // The destination will say so, unless it is none of ours.
+            self.leaving.insert(vm, (host, now));
+        }
+        self.decide(vm, now);
         if cause != Cause::Look {
             self.look_at_others(host, vm, now);
         }
@@ -333,6 +343,11 @@ impl Story {
             // Until it has arrived or failed to, it is where it was.
             return self.depart(vm, told);
         }
+        if self.best(vm, home).is_some_and(Sighting::runs) {
+            self.leaving.remove(&vm);
+        } else if self.is_leaving(vm, home, now) {
+            return Steps::default();
+        }
         let current = match self.best(vm, home).map(Sighting::now) {
             Some(current) => {
                 self.absent.remove(&vm);
@@ -387,13 +402,7 @@ impl Story {
     fn without_host(&mut self, vm: Uuid, told: Option<&VmState>, now: Duration) -> Option<VmState> {
         let told = told?;
         let since = *self.absent.entry(vm).or_insert(now);
-        let mut until = since;
-        if self.expected > 1 {
-            until += GRACE;
-        }
-        if self.heard.len() < self.expected {
-            until = until.max(START_GRACE);
-        }
+        let until = since + self.patience();
         if now >= until {
             self.absent.remove(&vm);
             return None;
@@ -403,6 +412,31 @@ impl Story {
             vm_status: VmStatus::Stop,
             ..told.clone()
         })
+    }
+
+    /// Whether a VM that has left its home may still appear on another host.
+    fn is_leaving(&mut self, vm: Uuid, home: Option<Uuid>, now: Duration) -> bool {
+        let Some((from, since)) = self.leaving.get(&vm).copied() else {
+            return false;
+        };
+        let until = since + self.patience();
+        if now >= until || home != Some(from) {
+            self.leaving.remove(&vm);
+            return false;
+        }
+        self.decide(vm, until);
+        true
+    }
+
+    /// How long a VM that no host has may be on its way to one.
+    fn patience(&self) -> Duration {
+        let is_up = |host: &Uuid| self.hosts.get(host).is_some_and(|host| host.up);
+        let up = self.heard.values().filter(|host| is_up(host)).count();
+        match self.expected {
+            expected if up < expected => AWAY,
+            0 | 1 => Duration::ZERO,
+            _ => GRACE,
+        }
     }
 
     /// Where `vm` is about to arrive.

@@ -265,6 +265,51 @@ fn an_aborted_migration_ends_where_it_began() {
 }
 
 #[test]
+fn a_destination_that_is_lost_on_the_way_may_have_it_nevertheless() {
+    let arrives = || {
+        of(Seen {
+            vm: vm(B, RUNNING, &[1]),
+            migrating: false,
+        })
+    };
+    let mut teller = Teller::with_vm(RUNNING);
+    teller.migrates(B, Cause::Arriving);
+    teller.story.lost(1, teller.now);
+    assert_eq!(teller.tell(), ["livemigratefinish a Running 1"]);
+    // It went on, and the source has it no more.
+    assert!(teller.says(A, Cause::Left, None).is_empty());
+    assert!(teller.later(GRACE * 10).is_empty());
+    teller.story.listed(0, A, Listing::default(), teller.now);
+    assert!(teller.tell().is_empty());
+    teller.story.listed(1, B, arrives(), teller.now);
+    let found = [
+        "livemigratetestart a Running 1",
+        "livemigratefinish b Running 1",
+    ];
+    assert_eq!(teller.tell(), found);
+    assert!(teller.later(AWAY).is_empty());
+
+    // Or it did not.
+    let mut teller = Teller::with_vm(RUNNING);
+    teller.story.lost(1, teller.now);
+    assert!(teller.says(A, Cause::Left, None).is_empty());
+    assert_eq!(teller.later(AWAY), ["vmpoweroff a Stop 1"]);
+    assert!(teller.later(GRACE).is_empty());
+    // Nobody is down who might have it.
+    teller.story.listed(1, B, Listing::default(), teller.now);
+    assert_eq!(teller.tell(), ["vmdeleted a Stop 1"]);
+}
+
+#[test]
+fn while_a_host_is_down_a_vm_is_not_gone_so_soon() {
+    let mut teller = Teller::with_vm(STOP);
+    teller.story.lost(1, teller.now);
+    assert!(teller.says(A, Cause::Other, None).is_empty());
+    assert!(teller.later(GRACE * 10).is_empty());
+    assert_eq!(teller.later(AWAY), ["vmdeleted a Stop 1"]);
+}
+
+#[test]
 fn saved_here_and_restored_there_is_a_cold_migration() {
     let mut teller = Teller::with_vm(RUNNING);
     let saved = teller.says(A, Cause::Other, Some(STOP));
