@@ -33,6 +33,9 @@ use crate::notice::ledger::{Steps, Vms};
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// The same while a host is down, which may have it.
 const AWAY: Duration = Duration::from_secs(120);
+/// The longest that a VM may be on its way to a host that does not say more. Memory of
+/// a terabyte takes some minutes.
+const MIGRATION: Duration = Duration::from_secs(3600);
 /// How long, from the start, to wait for a host that has not been heard of before it is
 /// believed to be down.
 const START_GRACE: Duration = Duration::from_secs(30);
@@ -93,6 +96,16 @@ struct Sighting {
     left: bool,
 }
 
+/// How long a VM is about to arrive.
+#[derive(Debug, Clone, Copy)]
+struct Underway {
+    since: Duration,
+    /// Since when its home does not run it, if it does not.
+    idle: Option<Duration>,
+    /// It took too long, and is not believed any more.
+    over: bool,
+}
+
 /// The story of all VMs.
 #[derive(Debug)]
 pub(super) struct Story {
@@ -106,6 +119,8 @@ pub(super) struct Story {
     moving: BTreeMap<Uuid, Uuid>,
     /// VMs that are on no host, since when.
     absent: BTreeMap<Uuid, Duration>,
+    /// VMs that are about to arrive elsewhere.
+    underway: BTreeMap<Uuid, Underway>,
     /// VMs that left a host for one that has not said so yet, since when.
     leaving: BTreeMap<Uuid, (Uuid, Duration)>,
     /// VMs to decide on, and when.
@@ -128,6 +143,7 @@ impl Story {
             heard: BTreeMap::new(),
             moving: BTreeMap::new(),
             absent: BTreeMap::new(),
+            underway: BTreeMap::new(),
             leaving: BTreeMap::new(),
             due: BTreeMap::new(),
             looks: BTreeMap::new(),
@@ -338,7 +354,7 @@ impl Story {
     pub fn settle(&mut self, vm: Uuid, told: Option<&VmState>, now: Duration) -> Steps {
         let home = told.map(|told| told.host_uuid);
         if let Some(told) = told
-            && self.destination(vm, home).is_some()
+            && self.is_underway(vm, home, now)
         {
             // Until it has arrived or failed to, it is where it was.
             return self.depart(vm, told);
@@ -360,6 +376,39 @@ impl Story {
             lost: home.is_some_and(|home| self.is_lost(home, now)),
         };
         transition::steps(told, current.as_ref(), journey)
+    }
+
+    /// Whether `vm` is about to arrive elsewhere while its home runs it, or did until a
+    /// moment ago. What a destination says after that holds nothing up.
+    fn is_underway(&mut self, vm: Uuid, home: Option<Uuid>, now: Duration) -> bool {
+        if self.destination(vm, home).is_none() {
+            self.underway.remove(&vm);
+            return false;
+        }
+        let at_home = home.and_then(|home| self.hosts.get(&home)?.vms.get(&vm));
+        let runs = at_home.is_some_and(Sighting::runs);
+        let new = Underway {
+            since: now,
+            idle: None,
+            over: false,
+        };
+        let underway = self.underway.entry(vm).or_insert(new);
+        let mut until = underway.since + MIGRATION;
+        if runs {
+            underway.idle = None;
+        } else {
+            until = until.min(*underway.idle.get_or_insert(now) + GRACE);
+        }
+        underway.over |= now >= until;
+        if !underway.over {
+            self.decide(vm, until);
+            return true;
+        }
+        if let Some((from, _)) = self.leaving.get(&vm).copied() {
+            // It is there: its home let it go for that.
+            self.arrives_elsewhere(from, vm);
+        }
+        false
     }
 
     fn depart(&self, vm: Uuid, told: &VmState) -> Steps {

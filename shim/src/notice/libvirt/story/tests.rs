@@ -265,6 +265,41 @@ fn an_aborted_migration_ends_where_it_began() {
 }
 
 #[test]
+fn a_destination_that_says_nothing_more_holds_nothing_up() {
+    let started = ["livemigratetestart a Running 1"];
+    let ends = ["livemigratefinish a Running 1", "vmpoweroff a Stop 1"];
+    // Its home ends it.
+    let mut teller = Teller::with_vm(RUNNING);
+    assert_eq!(teller.migrates(B, Cause::Arriving), started);
+    assert!(teller.says(A, Cause::Other, Some(STOP)).is_empty());
+    assert_eq!(teller.later(GRACE), ends);
+    // What the destination still says is not believed.
+    assert!(teller.migrates(B, Cause::Look).is_empty());
+    assert_eq!(
+        teller.says(A, Cause::Other, Some(RUNNING)),
+        ["vmpoweron a Running 1"]
+    );
+
+    // It takes for ever.
+    let mut teller = Teller::with_vm(RUNNING);
+    teller.migrates(B, Cause::Arriving);
+    for _ in 0..59 {
+        assert!(teller.migrates(B, Cause::Look).is_empty());
+        assert!(teller.later(MIGRATION / 60).is_empty());
+    }
+    assert_eq!(teller.later(MIGRATION / 60), ends[..1]);
+    let arrived = teller.says(B, Cause::Other, Some(RUNNING));
+    let both = [started[0], "livemigratefinish b Running 1"];
+    assert_eq!(arrived, both);
+
+    // Its home let it go for that destination, and said so first.
+    let mut teller = Teller::with_vm(RUNNING);
+    assert!(teller.says(A, Cause::Left, None).is_empty());
+    assert_eq!(teller.migrates(B, Cause::Arriving), started);
+    assert_eq!(teller.later(GRACE), both[1..]);
+}
+
+#[test]
 fn a_destination_that_is_lost_on_the_way_may_have_it_nevertheless() {
     let arrives = || {
         of(Seen {
