@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `vnic_name` | the device's alias, or `net` and its number |
 //! | `vnic_uuid` | made of the VM's UUID and the MAC address: the same on every host, on or off |
-//! | `pg_name` | the port group of the network; without one, the network or bridge itself |
+//! | `pg_name` | the port group; with the network before it, `network/group`, if that is not ours; without one, the network or bridge itself |
 //! | `pg_uuid` | made of `pg_name` |
 //! | `port_segmentation_id` | its VLAN tag; 0 for a trunk, or if there is none |
 //! | `ip_list`, `ipv6_list` | the addresses that Nova wrote down for that port, if it did |
@@ -45,8 +45,24 @@ pub(super) struct PortGroups {
     pub default: Option<String>,
 }
 
-/// Networks by name, as far as they are known.
-pub(super) type Networks = BTreeMap<String, PortGroups>;
+/// The networks of a host.
+#[derive(Debug, Clone)]
+pub(super) struct Networks {
+    /// Name of the one whose port groups those of ports are. A port group of that name
+    /// elsewhere is none of a port.
+    pub ours: String,
+    /// Their port groups, by name, as far as they are known.
+    pub known: BTreeMap<String, PortGroups>,
+}
+
+impl Networks {
+    pub(super) fn new(ours: &str) -> Self {
+        Networks {
+            ours: ours.to_owned(),
+            known: BTreeMap::new(),
+        }
+    }
+}
 
 /// A host, as TABLE II has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,14 +197,28 @@ fn place(interface: Node, networks: &Networks) -> (String, Option<u16>) {
     let own = tag(interface);
     let Some(network) = attribute("network") else {
         let bridge = attribute("bridge").or(attribute("dev"));
-        return (bridge.unwrap_or_default().to_owned(), own);
+        return (of_no_port(bridge.unwrap_or_default()), own);
     };
-    let known = networks.get(network);
+    let known = networks.known.get(network);
     let default = known.and_then(|known| known.default.as_deref());
     let group = attribute("portgroup").or(default);
     let shared = group.and_then(|group| known?.tags.get(group).copied().flatten());
+    let name = match group {
+        Some(group) if network == networks.ours => group.to_owned(),
+        Some(group) => format!("{network}/{group}"),
+        None => of_no_port(network),
+    };
     // What it is plugged into, while it runs, is its own.
-    (group.unwrap_or(network).to_owned(), own.or(shared))
+    (name, own.or(shared))
+}
+
+/// The name of what is no port group, changed if it could be taken for a port's.
+fn of_no_port(name: &str) -> String {
+    let names_port = |(port, _)| Uuid::try_parse(port).is_ok();
+    match name.rsplit_once('_').is_some_and(names_port) {
+        true => format!("{name}/"),
+        false => name.to_owned(),
+    }
 }
 
 /// The one tag of an interface or a port group.
@@ -264,7 +294,9 @@ mod tests {
             name: "hv".into(),
             uuid: Uuid::from_u128(2),
         };
-        let networks = Networks::from([("sluice".to_owned(), groups)]);
+        let mut networks = Networks::new("sluice");
+        networks.known.insert("other".to_owned(), groups.clone());
+        networks.known.insert("sluice".to_owned(), groups);
         vm(domain, &host, &networks).unwrap()
     }
 
@@ -304,7 +336,7 @@ mod tests {
              <interface type='bridge'><mac address='fa:16:3e:00:00:02'/>\
              <source bridge='br0'/></interface>\
              <interface type='network'><mac address='fa:16:3e:00:00:03'/>\
-             <source network='other'/></interface>\
+             <source network='unknown'/></interface>\
              <interface type='user'/>",
             "",
         ));
@@ -313,7 +345,7 @@ mod tests {
             .iter()
             .map(|vnic| (&*vnic.pg_name, vnic.port_segmentation_id))
             .collect();
-        assert_eq!(places, [("trunk", 0), ("br0", 0), ("other", 0)]);
+        assert_eq!(places, [("trunk", 0), ("br0", 0), ("unknown", 0)]);
         assert!(vm.vnic_list.iter().all(|vnic| vnic.port_id().is_none()));
         let asked = |source: &str, tag: &str| {
             let interface = format!("<interface><source network='n' {source}/>{tag}</interface>");
@@ -324,6 +356,31 @@ mod tests {
         assert_eq!(asked("", tag), ["n"]);
         assert_eq!(asked("portgroup='p'", ""), ["n"]);
         assert!(asked("portgroup='p'", tag).is_empty());
+    }
+
+    #[test]
+    fn what_only_has_the_name_of_a_port_group_is_none_of_a_port() {
+        let tag = "<vlan><tag id='101'/></vlan>";
+        let mac = "<mac address='fa:16:3e:00:00:01'/>";
+        for (source, name) in [
+            (format!("network='other' portgroup='{PORT}_101'"), "other/"),
+            (format!("network='gone' portgroup='{PORT}_101'"), "gone/"),
+            (format!("network='{PORT}_101'"), PORT),
+            (format!("bridge='{PORT}_101'"), PORT),
+            (format!("dev='{PORT}_101'"), PORT),
+        ] {
+            let interface = format!("<interface>{mac}<source {source}/>{tag}</interface>");
+            let vm = read(&domain(&interface, ""));
+            let vnic = &vm.vnic_list[0];
+            assert_eq!(vnic.port_id(), None, "{source}");
+            assert_eq!(vnic.port_segmentation_id, 101, "{source}");
+            assert!(vnic.pg_name.starts_with(name), "{}", vnic.pg_name);
+        }
+        let default = read(&domain(
+            &format!("<interface>{mac}<source network='other'/></interface>"),
+            "",
+        ));
+        assert_eq!(default.vnic_list[0].pg_name, "other/trunk");
     }
 
     #[test]
@@ -345,7 +402,7 @@ mod tests {
             name: "hv".into(),
             uuid: Uuid::nil(),
         };
-        assert!(vm(&broken, &host, &Networks::new()).is_err());
+        assert!(vm(&broken, &host, &Networks::new("sluice")).is_err());
         assert!(networks_of(&broken.xml).is_err());
         assert!(is_in(&broken.xml, "sluice", "p").is_err());
     }

@@ -214,7 +214,7 @@ impl Follower {
 
     /// Says which VMs the host has, and has it given the port groups that it lacks.
     fn list(&self, up: &Up) -> Result<(), Ended> {
-        let mut networks = Networks::new();
+        let mut networks = self.networks();
         let mut listing = Listing::default();
         for (uuid, found) in up.connection.domains()? {
             match see(up, found, &mut networks)? {
@@ -228,9 +228,14 @@ impl Follower {
         Ok(())
     }
 
+    /// None is known yet.
+    fn networks(&self) -> Networks {
+        Networks::new(self.port_groups.network())
+    }
+
     fn look(&self, up: &Up, uuid: Uuid, cause: Cause) -> Result<(), Ended> {
         let found = up.connection.domain(uuid);
-        let Look::Has(seen) = see(up, found, &mut Networks::new())? else {
+        let Look::Has(seen) = see(up, found, &mut self.networks())? else {
             // As it was.
             return Ok(());
         };
@@ -279,14 +284,14 @@ fn read(up: &Up, found: Found, networks: &mut Networks) -> Result<Option<Seen>, 
 /// Adds the networks of a domain to those that are known.
 fn learn(connection: &Connection, domain: &Domain, networks: &mut Networks) -> Result<(), Ended> {
     for name in domain::networks_of(&domain.xml)? {
-        if networks.contains_key(&name) {
+        if networks.known.contains_key(&name) {
             continue;
         }
         let groups = match connection.network(&name)? {
             None => Default::default(),
             Some(xml) => domain::port_groups(&name, &xml)?,
         };
-        networks.insert(name, groups);
+        networks.known.insert(name, groups);
     }
     Ok(())
 }

@@ -78,6 +78,11 @@ impl PortGroups {
         })
     }
 
+    /// Name of the network that they are in.
+    pub(super) fn network(&self) -> &str {
+        &self.network
+    }
+
     /// The port group of a port.
     pub(super) fn of_port(port: Uuid, tag: Vlan) -> Group {
         Group {
