@@ -41,8 +41,26 @@ pub struct Error(String);
 
 impl From<error::Error> for Error {
     fn from(error: error::Error) -> Self {
-        Error(error.message().to_owned())
+        Error(one_line(error.message()))
     }
+}
+
+/// The beginning of a text that somebody else wrote, as one line, fit for a log.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut line = String::new();
+    for c in text.chars() {
+        if line.len() >= LONGEST {
+            line.push('…');
+            break;
+        }
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
 }
 
 /// What a connection tells by itself.

@@ -95,3 +95,13 @@ fn one_that_is_not_there_says_so() {
     let refused = Connection::open("qemu+unix:///system?socket=/nonexistent", &listener);
     assert!(refused.unwrap_err().to_string().contains("/nonexistent"));
 }
+
+#[test]
+fn what_others_wrote_is_one_line_of_bounded_length() {
+    assert_eq!(
+        one_line("it's \"so\"\n\x1b[31m"),
+        "it's \"so\"\\n\\u{1b}[31m"
+    );
+    let long = one_line(&"ä".repeat(5000));
+    assert!(long.len() < 310 && long.ends_with('…'));
+}

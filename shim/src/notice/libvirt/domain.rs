@@ -13,11 +13,26 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use nve_protocol::Mac;
-use roxmltree::{Document, Node};
+use roxmltree::{Document, Node, ParsingOptions};
 use uuid::Uuid;
 
 use crate::events::types::{IpEntry, Ipv6Entry, VmState, VmStatus, Vnic};
 use crate::notice::ledger::derived_uuid;
+
+/// Longest description, bytes: as long as libvirt's protocol lets a text be.
+const LONGEST: usize = 4 << 20;
+/// Most nodes of one. A network of some 30,000 port groups has that many.
+const NODES: usize = 300_000;
+/// Most declarations of namespaces: each element with one copies those around it.
+const NAMESPACES: usize = 64;
+/// Most attributes of an element: each is compared with those before it.
+const ATTRIBUTES: usize = 1000;
+/// Most vNICs of a VM.
+const VNICS: usize = 256;
+/// Most addresses of a vNIC.
+const ADDRESSES: usize = 256;
+/// Longest name of anything, bytes.
+pub(super) const LONGEST_NAME: usize = 255;
 
 /// What cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +46,7 @@ impl Malformed {
     fn new(of: &str, reason: impl ToString) -> Self {
         Malformed {
             of: of.to_owned(),
-            reason: reason.to_string(),
+            reason: sluice_libvirt::one_line(&reason.to_string()),
         }
     }
 }
@@ -135,18 +150,36 @@ pub(super) fn vm(
     host: &HostName,
     networks: &Networks,
 ) -> Result<VmState, Malformed> {
-    let document = parse(&format!("domain {:?}", domain.name), &domain.xml)?;
-    let vnics = interfaces(&document).enumerate();
-    let vnic_list = vnics.filter_map(|(number, interface)| {
-        vnic(number, interface, domain.uuid, networks).map(|vnic| with_addresses(vnic, &document))
-    });
+    let of = format!("domain {:?}", sluice_libvirt::one_line(&domain.name));
+    let malformed = |reason: &str| Malformed::new(&of, reason);
+    let document = parse(&of, &domain.xml)?;
+    let addresses = addresses(&document);
+    let mut vnic_list = Vec::new();
+    for (number, interface) in interfaces(&document).enumerate() {
+        let Some(mut vnic) = vnic(number, interface, domain.uuid, networks) else {
+            continue;
+        };
+        let own = vnic.port_id().and_then(|port| addresses.get(&port));
+        let own = own.map_or(&[][..], Vec::as_slice);
+        if vnic_list.len() == VNICS || own.len() > ADDRESSES {
+            return Err(malformed("it has too many vNICs or addresses"));
+        }
+        if vnic.vnic_name.len().max(vnic.pg_name.len()) > LONGEST_NAME {
+            return Err(malformed("a name in it is too long"));
+        }
+        add(&mut vnic, own);
+        vnic_list.push(vnic);
+    }
+    if domain.name.len() > LONGEST_NAME {
+        return Err(malformed("its name is too long"));
+    }
     Ok(VmState {
         vm_name: domain.name.clone(),
         vm_uuid: domain.uuid,
         vm_status: status(domain.status),
         host_name: host.name.clone(),
         host_uuid: host.uuid,
-        vnic_list: vnic_list.collect(),
+        vnic_list,
     })
 }
 
@@ -159,8 +192,39 @@ fn status(status: sluice_libvirt::Status) -> VmStatus {
     }
 }
 
+/// Reads XML of a host, unless it would cost more than any sensible one.
 fn parse<'a>(of: &str, xml: &'a str) -> Result<Document<'a>, Malformed> {
-    Document::parse(xml).map_err(|error| Malformed::new(of, error))
+    if let Some(excess) = excess(xml) {
+        return Err(Malformed::new(of, excess));
+    }
+    let options = ParsingOptions {
+        nodes_limit: u32::try_from(NODES).unwrap_or(u32::MAX),
+        ..ParsingOptions::default()
+    };
+    Document::parse_with_options(xml, options).map_err(|error| Malformed::new(of, error))
+}
+
+/// What there is too much of, seen without parsing.
+fn excess(xml: &str) -> Option<&'static str> {
+    let count = |byte| xml.bytes().filter(|b| *b == byte).count();
+    // No tag has another `<` in it.
+    let attributes = |tag: &str| {
+        let values = tag.split('=').skip(1).map(str::trim_start);
+        values
+            .filter(|value| value.starts_with(['"', '\'']))
+            .count()
+    };
+    if xml.len() > LONGEST {
+        Some("it is too long")
+    } else if count(b'<') > NODES || count(b'=') > NODES {
+        Some("it has too many elements")
+    } else if xml.matches("xmlns").count() > NAMESPACES {
+        Some("it has too many namespaces")
+    } else if xml.split('<').any(|tag| attributes(tag) > ATTRIBUTES) {
+        Some("an element has too many attributes")
+    } else {
+        None
+    }
 }
 
 fn interfaces<'a>(document: &'a Document<'a>) -> impl Iterator<Item = Node<'a, 'a>> {
@@ -230,27 +294,29 @@ fn tag(of: Node) -> Option<u16> {
     is_access.then_some(tag)
 }
 
-/// Adds the addresses of the port, if Nova wrote them into the domain's metadata:
+/// The addresses of ports, as Nova writes them into a domain's metadata:
 /// `<port uuid="…"><ip address="…"/></port>`.
-fn with_addresses(mut vnic: Vnic, document: &Document) -> Vnic {
-    let Some(port) = vnic.port_id() else {
-        return vnic;
-    };
+fn addresses(document: &Document) -> BTreeMap<Uuid, Vec<IpAddr>> {
     let metadata = child(document.root_element(), "metadata");
     let elements = metadata.into_iter().flat_map(|node| node.descendants());
-    let of_port = |node: &Node| {
-        let uuid = node.attribute("uuid").map(Uuid::try_parse);
-        node.tag_name().name() == "port" && uuid == Some(Ok(port))
-    };
-    for node in elements.filter(of_port) {
-        for ip in children(node, "ip").filter_map(|ip| ip.attribute("address")?.parse().ok()) {
-            match ip {
-                IpAddr::V4(ip) => vnic.ip_list.push(IpEntry { ip }),
-                IpAddr::V6(ipv6) => vnic.ipv6_list.push(Ipv6Entry { ipv6 }),
-            }
+    let mut addresses: BTreeMap<Uuid, Vec<IpAddr>> = BTreeMap::new();
+    for node in elements.filter(|node| node.tag_name().name() == "port") {
+        if let Some(Ok(port)) = node.attribute("uuid").map(Uuid::try_parse) {
+            let own = children(node, "ip")
+                .filter_map(|ip| ip.attribute("address")?.parse::<IpAddr>().ok());
+            addresses.entry(port).or_default().extend(own);
         }
     }
-    vnic
+    addresses
+}
+
+fn add(vnic: &mut Vnic, addresses: &[IpAddr]) {
+    for ip in addresses {
+        match *ip {
+            IpAddr::V4(ip) => vnic.ip_list.push(IpEntry { ip }),
+            IpAddr::V6(ipv6) => vnic.ipv6_list.push(Ipv6Entry { ipv6 }),
+        }
+    }
 }
 
 fn child<'a>(of: Node<'a, 'a>, name: &'static str) -> Option<Node<'a, 'a>> {
@@ -283,6 +349,10 @@ mod tests {
     }
 
     fn read(domain: &Domain) -> VmState {
+        try_read(domain).unwrap()
+    }
+
+    fn try_read(domain: &Domain) -> Result<VmState, Malformed> {
         let network = format!(
             "<network><name>sluice</name>\
              <portgroup name='{PORT}_101'><vlan><tag id='101'/></vlan></portgroup>\
@@ -297,7 +367,7 @@ mod tests {
         let mut networks = Networks::new("sluice");
         networks.known.insert("other".to_owned(), groups.clone());
         networks.known.insert("sluice".to_owned(), groups);
-        vm(domain, &host, &networks).unwrap()
+        vm(domain, &host, &networks)
     }
 
     #[test]
@@ -381,6 +451,60 @@ mod tests {
             "",
         ));
         assert_eq!(default.vnic_list[0].pg_name, "other/trunk");
+    }
+
+    #[test]
+    fn what_would_cost_too_much_is_not_read() {
+        let begun = std::time::Instant::now();
+        let many = |count: usize, one: &dyn Fn(usize) -> String| -> String {
+            (0..count).map(one).collect()
+        };
+        let nested = many(9000, &|n| format!("<a xmlns:n{n}='u'>"));
+        let vnics = many(VNICS + 1, &|n| {
+            format!(
+                "<interface><mac address='02:00:00:00:{:02x}:{:02x}'/></interface>",
+                n >> 8,
+                n & 255
+            )
+        });
+        let long = "x".repeat(LONGEST_NAME + 1);
+        let addresses = many(ADDRESSES + 1, &|_| "<ip address='10.0.0.1'/>".into());
+        let vnic = format!(
+            "<interface><mac address='02:00:00:00:00:01'/>\
+             <source network='sluice' portgroup='{PORT}_101'/></interface>"
+        );
+        for (what, interfaces, metadata) in [
+            ("long", "", "x".repeat(LONGEST)),
+            ("elements", "", "<a/>".repeat(NODES)),
+            ("namespaces", "", nested),
+            (
+                "attributes",
+                "",
+                format!("<a {}/>", many(2000, &|n| format!("a{n} = '' "))),
+            ),
+            ("vNICs", &*vnics, String::new()),
+            (
+                "addresses",
+                &*vnic,
+                format!("<port uuid='{PORT}'>{addresses}</port>"),
+            ),
+            (
+                "name",
+                &*format!(
+                    "<interface><mac address='02:00:00:00:00:01'/>\
+              <source bridge='{long}'/></interface>"
+                ),
+                String::new(),
+            ),
+        ] {
+            let refused = try_read(&domain(interfaces, &metadata)).unwrap_err();
+            assert!(refused.reason.contains(what), "{what}: {refused}");
+        }
+        let seconds = begun.elapsed().as_secs();
+        assert!(seconds < 10, "{seconds} s");
+        // What a host writes is not logged as it is.
+        let lines = try_read(&domain(&format!("&{};", "\n".repeat(5000)), "")).unwrap_err();
+        assert!(!lines.to_string().contains('\n') && lines.to_string().len() < 1000);
     }
 
     #[test]

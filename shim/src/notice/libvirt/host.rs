@@ -14,7 +14,7 @@ use sluice_libvirt::{Connection, Domain, Event, Found, Happening, Listener, Stat
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::domain::{self, HostName, Malformed, Networks};
+use super::domain::{self, HostName, LONGEST_NAME, Malformed, Networks};
 use super::identities::{Identities, Taken};
 use super::port_groups::PortGroups;
 use super::story::{Cause, Listing, Seen};
@@ -34,6 +34,8 @@ enum Ended {
     Libvirt(#[from] sluice_libvirt::Error),
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    #[error("it calls itself {0:?}, which is no name: set name in its [[libvirt.hosts]]")]
+    NoName(String),
     #[error("the connection is closed")]
     Closed,
     #[error("{0}")]
@@ -162,7 +164,7 @@ impl Follower {
         let connection = Arc::new(Connection::open(&link.config.uri, &listener)?);
         let name = match &link.config.name {
             Some(name) => name.clone(),
-            None => connection.host_name()?,
+            None => host_name(&connection)?,
         };
         let uuid = domain::host_uuid(&name, &connection.capabilities()?)?;
         let host = HostName { name, uuid };
@@ -246,6 +248,16 @@ impl Follower {
         tracing::debug!(host = host.name, vm = %uuid, ?is, "libvirt has");
         let _ = self.said.send(Said::Seen(host.uuid, uuid, cause, seen));
         Ok(())
+    }
+}
+
+/// What the host calls itself.
+fn host_name(connection: &Connection) -> Result<String, Ended> {
+    let name = connection.host_name()?;
+    let is_name = (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(char::is_control);
+    match is_name {
+        true => Ok(name),
+        false => Err(Ended::NoName(sluice_libvirt::one_line(&name))),
     }
 }
 
