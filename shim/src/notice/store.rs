@@ -2,12 +2,19 @@
 //!
 //! One redb file. Each function is one transaction, on the disk when it returns; all
 //! of them block, so asynchronous code calls them on a blocking thread.
+//!
+//! After an error of the disk, redb refuses everything until the file is opened anew,
+//! which the next function does. Each may be called again after an error: what it writes
+//! replaces what may have been written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -61,10 +68,19 @@ impl StoreError {
 /// Registered event types per user.
 pub type Registered = BTreeMap<String, BTreeSet<EventType>>;
 
-/// The open state file.
-#[derive(Debug)]
+type Open = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// The state file.
 pub struct Store {
-    db: Database,
+    open: Open,
+    /// None after an error, until the file is opened anew.
+    db: Mutex<Option<Arc<Database>>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -73,20 +89,73 @@ impl Store {
     /// # Errors
     /// When another process has it open, and when it cannot be read or written.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let named = |error: &dyn ToString| StoreError(format!("{file:?}: {}", error.to_string()));
-        let db = Database::create(file).map_err(|error| named(&error))?;
-        let create = || -> Result<(), redb::Error> {
-            let transaction = db.begin_write()?;
+        let path = file.to_owned();
+        let open = Box::new(move || Database::create(&path));
+        Store::with_open(open).map_err(|StoreError(error)| StoreError(format!("{file:?}: {error}")))
+    }
+
+    fn with_open(open: Open) -> Result<Self, StoreError> {
+        let db = Mutex::default();
+        let store = Store { open, db };
+        store.write(|transaction| {
             transaction.open_table(REGISTRATIONS)?;
             transaction.open_table(EVENTS)?;
             transaction.open_table(LAB_VMS)?;
             transaction.open_table(LIBVIRT_VMS)?;
             transaction.open_table(PORT_GROUPS)?;
-            transaction.commit()?;
             Ok(())
-        };
-        create().map_err(|error| named(&error))?;
-        Ok(Store { db })
+        })?;
+        Ok(store)
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        self.with(|db| work(&db.begin_read()?))
+    }
+
+    fn write(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
+        self.with(|db| {
+            let transaction = db.begin_write()?;
+            work(&transaction)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let db = self.database()?;
+        work(&db).map_err(|error| {
+            let mut current = self.lock();
+            if current
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &db))
+            {
+                *current = None;
+            }
+            StoreError::new(error)
+        })
+    }
+
+    /// The open file. It cannot be opened while another thread still has one that failed.
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut current = self.lock();
+        if let Some(db) = &*current {
+            return Ok(Arc::clone(db));
+        }
+        let db = Arc::new((self.open)().map_err(StoreError::new)?);
+        *current = Some(Arc::clone(&db));
+        Ok(db)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+        self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All registrations.
@@ -94,16 +163,19 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn registrations(&self) -> Result<Registered, StoreError> {
-        let transaction = self.db.begin_read().map_err(StoreError::new)?;
-        let table = transaction
-            .open_table(REGISTRATIONS)
-            .map_err(StoreError::new)?;
-        let mut all = Registered::new();
-        for row in table.iter().map_err(StoreError::new)? {
-            let (user, types) = row.map_err(StoreError::new)?;
-            all.insert(user.value().to_owned(), decode(types.value())?);
-        }
-        Ok(all)
+        let rows = self.read(|transaction| {
+            let table = transaction.open_table(REGISTRATIONS)?;
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (user, types) = row?;
+                rows.push((user.value().to_owned(), types.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let decoded = rows
+            .into_iter()
+            .map(|(user, types)| Ok((user, decode(&types)?)));
+        decoded.collect()
     }
 
     /// Replaces the registrations of one user.
@@ -116,15 +188,11 @@ impl Store {
         types: &BTreeSet<EventType>,
     ) -> Result<(), StoreError> {
         let json = encode(types)?;
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.db.begin_write()?;
-            transaction
-                .open_table(REGISTRATIONS)?
-                .insert(user, json.as_slice())?;
-            transaction.commit()?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(REGISTRATIONS)?;
+            table.insert(user, json.as_slice())?;
             Ok(())
-        };
-        write().map_err(StoreError::new)
+        })
     }
 
     /// The event log, oldest first.
@@ -132,17 +200,20 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn events(&self) -> Result<Vec<Entry>, StoreError> {
-        let transaction = self.db.begin_read().map_err(StoreError::new)?;
-        let table = transaction.open_table(EVENTS).map_err(StoreError::new)?;
-        let mut all = Vec::new();
-        for row in table.iter().map_err(StoreError::new)? {
-            let (seq, event) = row.map_err(StoreError::new)?;
-            all.push(Entry {
-                seq: seq.value(),
-                event: Arc::new(decode(event.value())?),
-            });
-        }
-        Ok(all)
+        let rows = self.read(|transaction| {
+            let table = transaction.open_table(EVENTS)?;
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (seq, event) = row?;
+                rows.push((seq.value(), event.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let decoded = rows.into_iter().map(|(seq, event)| {
+            let event = Arc::new(decode(&event)?);
+            Ok(Entry { seq, event })
+        });
+        decoded.collect()
     }
 
     /// The VMs of a back end.
@@ -150,16 +221,17 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn vms(&self, owner: Owner) -> Result<BTreeMap<Uuid, VmState>, StoreError> {
-        let transaction = self.db.begin_read().map_err(StoreError::new)?;
-        let table = transaction
-            .open_table(owner.table())
-            .map_err(StoreError::new)?;
-        let mut all = BTreeMap::new();
-        for row in table.iter().map_err(StoreError::new)? {
-            let (uuid, vm) = row.map_err(StoreError::new)?;
-            all.insert(Uuid::from_u128(uuid.value()), decode(vm.value())?);
-        }
-        Ok(all)
+        let rows = self.read(|transaction| {
+            let table = transaction.open_table(owner.table())?;
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (uuid, vm) = row?;
+                rows.push((Uuid::from_u128(uuid.value()), vm.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let decoded = rows.into_iter().map(|(uuid, vm)| Ok((uuid, decode(&vm)?)));
+        decoded.collect()
     }
 
     /// Names of the port groups that are wanted.
@@ -167,15 +239,14 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn port_groups(&self) -> Result<Vec<String>, StoreError> {
-        let read = || -> Result<Vec<String>, redb::Error> {
-            let table = self.db.begin_read()?.open_table(PORT_GROUPS)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(PORT_GROUPS)?;
             let mut names = Vec::new();
             for row in table.iter()? {
                 names.push(row?.0.value().to_owned());
             }
             Ok(names)
-        };
-        read().map_err(StoreError::new)
+        })
     }
 
     /// Writes down that a port group is wanted.
@@ -198,20 +269,14 @@ impl Store {
         &self,
         change: impl FnOnce(&mut redb::Table<&str, ()>) -> Result<(), redb::StorageError>,
     ) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.db.begin_write()?;
-            change(&mut transaction.open_table(PORT_GROUPS)?)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        write().map_err(StoreError::new)
+        self.write(|transaction| Ok(change(&mut transaction.open_table(PORT_GROUPS)?)?))
     }
 
     /// Writes events and what they make of their VMs, then `silent`, which is what VMs
     /// are without an event, and forgets events before `first_kept`.
     ///
     /// # Errors
-    /// When the file cannot be written; then nothing of it was.
+    /// When the file cannot be written.
     pub fn put_events(
         &self,
         owner: Owner,
@@ -219,37 +284,39 @@ impl Store {
         silent: Option<&VmState>,
         first_kept: u64,
     ) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.db.begin_write()?;
-            {
-                let mut events = transaction.open_table(EVENTS)?;
-                let mut vms = transaction.open_table(owner.table())?;
-                for Entry { seq, event } in entries {
-                    let json = encode(event.as_ref()).map_err(corrupted)?;
-                    events.insert(seq, json.as_slice())?;
-                    let uuid = event.vm.vm_uuid.as_u128();
-                    if event.event_type == EventType::VmDeleted {
-                        vms.remove(uuid)?;
-                    } else {
-                        let json = encode(&event.vm).map_err(corrupted)?;
-                        vms.insert(uuid, json.as_slice())?;
-                    }
-                }
-                if let Some(vm) = silent {
-                    let json = encode(vm).map_err(corrupted)?;
-                    vms.insert(vm.vm_uuid.as_u128(), json.as_slice())?;
-                }
-                events.retain_in(..first_kept, |_, _| false)?;
-            }
-            transaction.commit()?;
-            Ok(())
+        let coded = entries.iter().map(|Entry { seq, event }| {
+            let vm = match event.event_type {
+                EventType::VmDeleted => None,
+                _ => Some(encode(&event.vm)?),
+            };
+            Ok((*seq, event.vm.vm_uuid, encode(event.as_ref())?, vm))
+        });
+        let coded = coded.collect::<Result<Vec<_>, StoreError>>()?;
+        let silent = match silent {
+            Some(vm) => Some((vm.vm_uuid.as_u128(), encode(vm)?)),
+            None => None,
         };
-        write().map_err(StoreError::new)
+        self.write(|transaction| {
+            let mut events = transaction.open_table(EVENTS)?;
+            let mut vms = transaction.open_table(owner.table())?;
+            if let Some((first, ..)) = coded.first() {
+                // What an attempt that failed may have left.
+                events.retain_in(*first.., |_, _| false)?;
+            }
+            for (seq, uuid, event, vm) in &coded {
+                events.insert(seq, event.as_slice())?;
+                match vm {
+                    None => vms.remove(uuid.as_u128())?,
+                    Some(vm) => vms.insert(uuid.as_u128(), vm.as_slice())?,
+                };
+            }
+            if let Some((uuid, vm)) = &silent {
+                vms.insert(uuid, vm.as_slice())?;
+            }
+            events.retain_in(..first_kept, |_, _| false)?;
+            Ok(())
+        })
     }
-}
-
-fn corrupted(error: StoreError) -> redb::Error {
-    redb::Error::Corrupted(error.to_string())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
@@ -258,4 +325,82 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 
 fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(json).map_err(StoreError::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::FileBackend;
+
+    use super::*;
+
+    /// A disk that can fail.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            match self.fails.load(Ordering::Relaxed) {
+                true => Err(io::Error::other("the disk fails")),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.file.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_over_when_the_disk_is_well_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notice.redb");
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Arc::clone(&fails);
+        let open = move || {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create(true).truncate(false);
+            let file = FileBackend::new(options.open(&path)?)?;
+            let fails = Arc::clone(&disk);
+            Database::builder().create_with_backend(Disk { file, fails })
+        };
+        let store = Store::with_open(Box::new(open)).unwrap();
+        store.put_port_group("before").unwrap();
+        fails.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            let refused = store.put_port_group("lost").unwrap_err();
+            assert!(refused.to_string().contains("the disk fails"), "{refused}");
+        }
+        fails.store(false, Ordering::Relaxed);
+        store.put_port_group("after").unwrap();
+        assert_eq!(store.port_groups().unwrap(), ["after", "before"]);
+    }
 }
