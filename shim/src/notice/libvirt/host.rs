@@ -5,17 +5,18 @@
 //! What happened is never taken from an event: it is the reason to look.
 
 use std::convert::Infallible;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluice_libvirt::{Connection, Domain, Event, Found, Happening, Listener, Status};
+use sluice_libvirt::{Connection, Domain, Found, Listener, Status};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::domain::{self, HostName, LONGEST_NAME, Malformed, Networks};
 use super::identities::{Identities, Taken};
+use super::inbox::{Inbox, Next};
 use super::port_groups::PortGroups;
 use super::story::{Cause, Listing, Seen};
 use crate::notice::config::LibvirtHost;
@@ -49,17 +50,9 @@ pub(super) enum Said {
     Listed(usize, Uuid, Listing),
     /// Nothing more: the connection of that link is lost.
     Lost(usize),
-    /// What the host with the first UUID has of the VM with the second.
-    Seen(Uuid, Uuid, Cause, Option<Seen>),
-}
-
-/// What comes in to a host's thread.
-#[derive(Debug)]
-pub(super) enum Note {
-    /// From the connection of that number.
-    Event(u64, Event),
-    /// Somebody wants to know what it has of that VM.
-    Look(Uuid),
+    /// What the host with the first UUID has of the VM with the second, and what made it
+    /// say so, the latest last.
+    Seen(Uuid, Uuid, Vec<Cause>, Option<Seen>),
 }
 
 /// A host that is connected.
@@ -78,6 +71,8 @@ pub(super) struct Up {
 pub(super) struct Link {
     /// How it is reached.
     pub config: LibvirtHost,
+    /// What its thread is to do.
+    pub inbox: Arc<Inbox>,
     state: Mutex<State>,
 }
 
@@ -89,8 +84,11 @@ struct State {
 
 impl Link {
     pub(super) fn new(config: LibvirtHost) -> Self {
-        let state = Mutex::default();
-        Link { config, state }
+        Link {
+            config,
+            inbox: Arc::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// The connection, while there is one.
@@ -118,12 +116,8 @@ pub(super) struct Follower {
     pub port_groups: Arc<PortGroups>,
     /// Which of them it is.
     pub number: usize,
-    /// For events of its connections.
-    pub notes: Sender<Note>,
-    /// Those, and what others want to know.
-    pub inbox: Receiver<Note>,
-    /// Where it all goes.
-    pub said: Sender<Said>,
+    /// Where it all goes; waits while that is full.
+    pub said: SyncSender<Said>,
 }
 
 impl Follower {
@@ -133,7 +127,7 @@ impl Follower {
             return;
         };
         let mut wait = BACKOFF;
-        for connection in 0.. {
+        for connection in 1.. {
             let begun = Instant::now();
             let Err(ended) = self.connection(link, connection);
             if begun.elapsed() > BACKOFF_MOST {
@@ -156,11 +150,9 @@ impl Follower {
     }
 
     fn connection(&self, link: &Link, number: u64) -> Result<Infallible, Ended> {
-        let notes = self.notes.clone();
-        let listener: Listener = Arc::new(move |event| {
-            // Without a receiver nobody wants it.
-            let _ = notes.send(Note::Event(number, event));
-        });
+        link.inbox.begin(number);
+        let inbox = Arc::clone(&link.inbox);
+        let listener: Listener = Arc::new(move |event| inbox.put(number, event));
         let connection = Arc::new(Connection::open(&link.config.uri, &listener)?);
         let name = match &link.config.name {
             Some(name) => name.clone(),
@@ -169,30 +161,14 @@ impl Follower {
         let uuid = domain::host_uuid(&name, &connection.capabilities()?)?;
         let host = HostName { name, uuid };
         let up = self.enter(link, connection, host)?;
-        let host = &up.host;
-        self.list(&up)?;
-        tracing::info!(host = host.name, uri = link.config.uri, "following libvirt");
-        let mut relist = Instant::now() + RELIST;
+        let mut relist = self.list(&up)?;
+        let host = &up.host.name;
+        tracing::info!(host, uri = link.config.uri, "following libvirt");
         loop {
-            let left = relist.saturating_duration_since(Instant::now());
-            match self.inbox.recv_timeout(left) {
-                Ok(Note::Event(from, _)) if from != number => {}
-                Ok(Note::Event(_, Event::Closed)) => return Err(Ended::Closed),
-                Ok(Note::Event(_, Event::Domain { uuid, what })) => {
-                    tracing::debug!(host = host.name, vm = %uuid, ?what, "libvirt tells");
-                    let cause = match what {
-                        Happening::Arriving => Cause::Arriving,
-                        Happening::Left => Cause::Left,
-                        Happening::Changed => Cause::Other,
-                    };
-                    self.look(&up, uuid, cause)?;
-                }
-                Ok(Note::Look(uuid)) => self.look(&up, uuid, Cause::Look)?,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.list(&up)?;
-                    relist = Instant::now() + RELIST;
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Closed),
+            match link.inbox.take(relist) {
+                Next::Closed => return Err(Ended::Closed),
+                Next::Look(uuid, causes) => self.look(&up, uuid, causes)?,
+                Next::List => relist = self.list(&up)?,
             }
         }
     }
@@ -215,7 +191,8 @@ impl Follower {
     }
 
     /// Says which VMs the host has, and has it given the port groups that it lacks.
-    fn list(&self, up: &Up) -> Result<(), Ended> {
+    /// Returns when to do so again.
+    fn list(&self, up: &Up) -> Result<Instant, Ended> {
         let mut networks = self.networks();
         let mut listing = Listing::default();
         for (uuid, found) in up.connection.domains()? {
@@ -225,9 +202,11 @@ impl Follower {
             }
         }
         // Nobody to tell is the end of the process.
-        let _ = self.said.send(Said::Listed(self.number, up.host.uuid, listing));
+        let _ = self
+            .said
+            .send(Said::Listed(self.number, up.host.uuid, listing));
         self.port_groups.reconcile(up);
-        Ok(())
+        Ok(Instant::now() + RELIST)
     }
 
     /// None is known yet.
@@ -235,18 +214,19 @@ impl Follower {
         Networks::new(self.port_groups.network())
     }
 
-    fn look(&self, up: &Up, uuid: Uuid, cause: Cause) -> Result<(), Ended> {
+    fn look(&self, up: &Up, uuid: Uuid, causes: Vec<Cause>) -> Result<(), Ended> {
+        let host = &up.host;
+        tracing::debug!(host = host.name, vm = %uuid, ?causes, "libvirt tells");
         let found = up.connection.domain(uuid);
         let Look::Has(seen) = see(up, found, &mut self.networks())? else {
             // As it was.
             return Ok(());
         };
-        let host = &up.host;
         let is = seen
             .as_ref()
             .map(|seen| (seen.vm.vm_status, seen.migrating));
         tracing::debug!(host = host.name, vm = %uuid, ?is, "libvirt has");
-        let _ = self.said.send(Said::Seen(host.uuid, uuid, cause, seen));
+        let _ = self.said.send(Said::Seen(host.uuid, uuid, causes, seen));
         Ok(())
     }
 }

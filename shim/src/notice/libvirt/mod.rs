@@ -8,11 +8,12 @@ mod api;
 mod domain;
 mod host;
 mod identities;
+mod inbox;
 mod port_groups;
 mod story;
 mod transition;
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,13 +28,15 @@ use super::config::{Config, LibvirtConfig};
 use super::ledger::{Ledger, Steps};
 use super::store::{Owner, Store, StoreError};
 use crate::events::types::{EventType, Inventory};
-use host::{Follower, Link, Note, Said};
+use host::{Follower, Link, Said};
 use identities::Identities;
 use port_groups::PortGroups;
 use story::Story;
 
 /// Before an event that could not be written down is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What hosts said and was not combined yet; they wait while there is more.
+const BACKLOG: usize = 64;
 /// The longest that the thread sleeps when nothing is to be done.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -64,32 +67,25 @@ impl Libvirt {
             port_groups: Arc::new(PortGroups::open(libvirt, store)?),
             links,
         });
-        let (said, says) = mpsc::channel();
+        let (said, says) = mpsc::sync_channel(BACKLOG);
         let identities = Arc::<Mutex<Identities>>::default();
-        let mut hosts = Vec::new();
         for number in 0..backend.links.len() {
-            let (notes, inbox) = mpsc::channel();
-            hosts.push(notes.clone());
             let follower = Follower {
                 links: Arc::clone(&backend.links),
                 identities: Arc::clone(&identities),
                 port_groups: Arc::clone(&backend.port_groups),
                 number,
-                notes,
-                inbox,
                 said: said.clone(),
             };
             spawn(format!("libvirt {number}"), move || follower.run())?;
         }
         let teller = Arc::clone(&backend);
-        spawn("libvirt story".to_owned(), move || {
-            teller.run(&hosts, &says);
-        })?;
+        spawn("libvirt story".to_owned(), move || teller.run(&says))?;
         Ok(backend)
     }
 
     /// Combines what hosts say, for ever.
-    fn run(&self, hosts: &[Sender<Note>], says: &Receiver<Said>) {
+    fn run(&self, says: &Receiver<Said>) {
         let start = Instant::now();
         let mut story = self
             .ledger
@@ -104,7 +100,7 @@ impl Libvirt {
             }
             let now = start.elapsed();
             for (host, vm) in story.looks(now) {
-                self.ask(hosts, host, vm);
+                self.ask(host, vm);
             }
             for vm in story.due(now) {
                 if let Err(error) = self.tell(&mut story, vm, now) {
@@ -115,12 +111,10 @@ impl Libvirt {
         }
     }
 
-    fn ask(&self, hosts: &[Sender<Note>], host: Uuid, vm: Uuid) {
-        let is_it = |link: &Link| link.up().is_some_and(|up| up.host.uuid == host);
-        let asked = hosts.iter().zip(self.links.iter());
-        for (notes, _) in asked.filter(|(_, link)| is_it(link)) {
-            // A thread that has ended has nothing to say.
-            let _ = notes.send(Note::Look(vm));
+    fn ask(&self, host: Uuid, vm: Uuid) {
+        let is_it = |link: &&Link| link.up().is_some_and(|up| up.host.uuid == host);
+        for link in self.links.iter().filter(is_it) {
+            link.inbox.look(vm);
         }
     }
 
@@ -154,7 +148,11 @@ fn hear(story: &mut Story, said: Said, now: Duration) {
     match said {
         Said::Listed(link, host, listing) => story.listed(link, host, listing, now),
         Said::Lost(link) => story.lost(link, now),
-        Said::Seen(host, vm, cause, seen) => story.seen(host, vm, cause, seen, now),
+        Said::Seen(host, vm, causes, seen) => {
+            for cause in causes {
+                story.seen(host, vm, cause, seen.clone(), now);
+            }
+        }
     }
 }
 
