@@ -127,12 +127,21 @@ async fn hosts(State(backend): State<Arc<Libvirt>>) -> Response {
     Json(json!({ "hosts": hosts.collect::<Vec<_>>() })).into_response()
 }
 
-/// Calls of libvirt on a thread that may wait for them.
+/// Calls of libvirt on a thread that may wait for them. Only so many may, or hosts that do
+/// not answer would take all threads.
 async fn work<T: Send + 'static>(
     backend: Arc<Libvirt>,
     work: impl FnOnce(&Libvirt) -> Result<T, GroupError> + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(move || work(&backend)).await;
+    let permit = Arc::clone(&backend.calls)
+        .try_acquire_owned()
+        .map_err(|_| Failure::unavailable("too many requests wait for hosts: try again"))?;
+    // The call goes on, and keeps its permit, when nobody waits for the answer any more.
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work(&backend)
+    })
+    .await;
     Ok(done.map_err(Failure::unavailable)??)
 }
 

@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use super::domain::{self, HostName, LONGEST_NAME, Malformed, Networks};
 use super::identities::{Identities, Taken};
-use super::inbox::{Inbox, Next};
+use super::inbox::Next;
+use super::link::{Link, Up};
 use super::port_groups::PortGroups;
 use super::story::{Cause, Listing, Seen};
-use crate::notice::config::LibvirtHost;
 
 /// Between two listings of a host: what nobody told is noticed by then.
 const RELIST: Duration = Duration::from_secs(30);
@@ -55,57 +55,6 @@ pub(super) enum Said {
     Seen(Uuid, Uuid, Vec<Cause>, Option<Seen>),
 }
 
-/// A host that is connected.
-#[derive(Debug, Clone)]
-pub(super) struct Up {
-    /// The connection, good for any thread.
-    pub connection: Arc<Connection>,
-    /// What the host is called.
-    pub host: HostName,
-    /// Since when.
-    pub since: OffsetDateTime,
-}
-
-/// A host as others see it.
-#[derive(Debug)]
-pub(super) struct Link {
-    /// How it is reached.
-    pub config: LibvirtHost,
-    /// What its thread is to do.
-    pub inbox: Arc<Inbox>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    up: Option<Up>,
-    last_error: Option<String>,
-}
-
-impl Link {
-    pub(super) fn new(config: LibvirtHost) -> Self {
-        Link {
-            config,
-            inbox: Arc::default(),
-            state: Mutex::default(),
-        }
-    }
-
-    /// The connection, while there is one.
-    pub(super) fn up(&self) -> Option<Up> {
-        self.lock().up.clone()
-    }
-
-    /// Why the last connection ended, or was not made.
-    pub(super) fn last_error(&self) -> Option<String> {
-        self.lock().last_error.clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What a host's thread works with.
 pub(super) struct Follower {
     /// All hosts, this one among them.
@@ -134,14 +83,11 @@ impl Follower {
                 wait = BACKOFF;
             }
             tracing::warn!(uri = link.config.uri, "libvirt host: {ended}");
-            let up = {
-                let mut state = link.lock();
-                state.last_error = Some(ended.to_string());
-                state.up.take()
-            };
-            if up.is_some() {
+            if let Some(up) = link.end(ended.to_string()) {
                 // Nobody to tell is the end of the process.
                 let _ = self.said.send(Said::Lost(self.number));
+                // Which may take long, so it comes last.
+                drop(up);
             }
             // Jitter, so that hosts are not asked all at once.
             thread::sleep(wait.mul_f64(rand::random_range(0.5..1.0)));
@@ -161,14 +107,18 @@ impl Follower {
         let uuid = domain::host_uuid(&name, &connection.capabilities()?)?;
         let host = HostName { name, uuid };
         let up = self.enter(link, connection, host)?;
-        let mut relist = self.list(&up)?;
+        let mut relist = self.list(link, &up)?;
         let host = &up.host.name;
         tracing::info!(host, uri = link.config.uri, "following libvirt");
         loop {
             match link.inbox.take(relist) {
                 Next::Closed => return Err(Ended::Closed),
-                Next::Look(uuid, causes) => self.look(&up, uuid, causes)?,
-                Next::List => relist = self.list(&up)?,
+                Next::Look(uuid, causes) => self.look(link, &up, uuid, causes)?,
+                Next::List => relist = self.list(link, &up)?,
+            }
+            if link.went_on() {
+                tracing::info!(host, "libvirt host: it answers again");
+                relist = self.list(link, &up)?;
             }
         }
     }
@@ -184,29 +134,29 @@ impl Follower {
             host,
             since: OffsetDateTime::now_utc(),
         };
-        let mut state = link.lock();
-        state.last_error = None;
-        state.up = Some(up.clone());
+        link.begin(up.clone());
         Ok(up)
     }
 
     /// Says which VMs the host has, and has it given the port groups that it lacks.
     /// Returns when to do so again.
-    fn list(&self, up: &Up) -> Result<Instant, Ended> {
+    fn list(&self, link: &Link, up: &Up) -> Result<Instant, Ended> {
         let mut networks = self.networks();
         let mut listing = Listing::default();
-        for (uuid, found) in up.connection.domains()? {
-            match see(up, found, &mut networks)? {
+        let mut domains = link.call(|| up.connection.domains())?;
+        while let Some((uuid, found)) = link.call(|| domains.next()) {
+            match link.call(|| see(up, found, &mut networks))? {
                 Look::Unreadable => listing.unreadable.push(uuid),
                 Look::Has(seen) => listing.seen.extend(seen),
             }
         }
         // Nobody to tell is the end of the process.
-        let _ = self
-            .said
-            .send(Said::Listed(self.number, up.host.uuid, listing));
-        self.port_groups.reconcile(up);
-        Ok(Instant::now() + RELIST)
+        let said = Said::Listed(self.number, up.host.uuid, listing);
+        let _ = self.said.send(said);
+        let is_done = self.port_groups.reconcile(link, up);
+        // Events that came meanwhile are first.
+        let pause = if is_done { RELIST } else { Duration::ZERO };
+        Ok(Instant::now() + pause)
     }
 
     /// None is known yet.
@@ -214,11 +164,11 @@ impl Follower {
         Networks::new(self.port_groups.network())
     }
 
-    fn look(&self, up: &Up, uuid: Uuid, causes: Vec<Cause>) -> Result<(), Ended> {
+    fn look(&self, link: &Link, up: &Up, uuid: Uuid, causes: Vec<Cause>) -> Result<(), Ended> {
         let host = &up.host;
         tracing::debug!(host = host.name, vm = %uuid, ?causes, "libvirt tells");
-        let found = up.connection.domain(uuid);
-        let Look::Has(seen) = see(up, found, &mut self.networks())? else {
+        let look = || see(up, up.connection.domain(uuid), &mut self.networks());
+        let Look::Has(seen) = link.call(look)? else {
             // As it was.
             return Ok(());
         };

@@ -9,6 +9,7 @@ mod domain;
 mod host;
 mod identities;
 mod inbox;
+mod link;
 mod port_groups;
 mod story;
 mod transition;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use api::router;
@@ -28,17 +30,20 @@ use super::config::{Config, LibvirtConfig};
 use super::ledger::{Ledger, Steps};
 use super::store::{Owner, Store, StoreError};
 use crate::events::types::{EventType, Inventory};
-use host::{Follower, Link, Said};
+use host::{Follower, Said};
 use identities::Identities;
+use link::Link;
 use port_groups::PortGroups;
 use story::Story;
 
 /// Before an event that could not be written down is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks at whether hosts answer.
+const WATCH: Duration = Duration::from_secs(5);
 /// What hosts said and was not combined yet; they wait while there is more.
 const BACKLOG: usize = 64;
-/// The longest that the thread sleeps when nothing is to be done.
-const IDLE: Duration = Duration::from_secs(60);
+/// Requests that may wait for hosts at a time.
+const CALLS: usize = 16;
 
 /// The hosts, their VMs and the events.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub struct Libvirt {
     ledger: Ledger,
     links: Arc<[Link]>,
     port_groups: Arc<PortGroups>,
+    /// Of requests that wait for hosts.
+    calls: Arc<Semaphore>,
 }
 
 impl Libvirt {
@@ -66,6 +73,7 @@ impl Libvirt {
             ledger: Ledger::open(Owner::Libvirt, config, Arc::clone(&store))?,
             port_groups: Arc::new(PortGroups::open(libvirt, store)?),
             links,
+            calls: Arc::new(Semaphore::new(CALLS)),
         });
         let (said, says) = mpsc::sync_channel(BACKLOG);
         let identities = Arc::<Mutex<Identities>>::default();
@@ -92,13 +100,19 @@ impl Libvirt {
             .with_vms(|vms| Story::new(vms, self.links.len()));
         loop {
             let next = story.next().unwrap_or(Duration::MAX);
-            let left = next.saturating_sub(start.elapsed()).min(IDLE);
+            let left = next.saturating_sub(start.elapsed()).min(WATCH);
             match says.recv_timeout(left) {
                 Ok(said) => hear(&mut story, said, start.elapsed()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = start.elapsed();
+            for (number, link) in self.links.iter().enumerate() {
+                if link.fell_silent() {
+                    tracing::warn!(uri = link.config.uri, "libvirt host: it does not answer");
+                    story.lost(number, now);
+                }
+            }
             for (host, vm) in story.looks(now) {
                 self.ask(host, vm);
             }

@@ -3,20 +3,30 @@
 //!
 //! Invariants: which port groups are wanted is on the disk before it is answered, and a
 //! host that lacks one gets it when it is next listed; only what has a name of ours is
-//! ever added or deleted, and nothing is changed.
+//! ever added or deleted, and nothing is changed. What is done on a host is done by whoever
+//! has its [`Turn`], who asks then whether it is still wanted: so the last request counts.
+//! No lock but that is held while a host is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nve_protocol::Vlan;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::domain::{self, Malformed};
-use super::host::{Link, Up};
+use super::link::{Link, Turn, Up};
 use crate::notice::config::LibvirtConfig;
 use crate::notice::ledger::derived_uuid;
 use crate::notice::store::{Store, StoreError};
+
+/// How long a request waits for another one that changes the same host.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a host's thread may be busy with adding what the host lacks.
+const ADDING: Duration = Duration::from_secs(5);
+/// Failures of that which are logged one by one.
+const LOGGED: usize = 3;
 
 /// Why a request is not met.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +74,8 @@ pub(super) struct PortGroups {
     network: String,
     trunk: String,
     store: Arc<Store>,
-    /// Names of those that are wanted. Held over every change, on all hosts.
-    wanted: Mutex<Vec<String>>,
+    /// Names of those that are wanted. Held while that is written down.
+    wanted: Mutex<BTreeSet<String>>,
 }
 
 impl PortGroups {
@@ -73,7 +83,7 @@ impl PortGroups {
         Ok(PortGroups {
             network: config.network.clone(),
             trunk: config.trunk.clone(),
-            wanted: Mutex::new(store.port_groups()?),
+            wanted: Mutex::new(store.port_groups()?.into_iter().collect()),
             store,
         })
     }
@@ -122,58 +132,63 @@ impl PortGroups {
     }
 
     /// Makes a port group on all hosts; on those that are not connected, when they are.
-    /// Returns it, and whether it is new. Blocks.
+    /// Returns it, and whether it is new. What contradicts what a host has is not wanted;
+    /// what a host does not do keeps the others from nothing. Blocks.
     pub(super) fn create(
         &self,
         links: &[Link],
         group: &Group,
     ) -> Result<(Shown, bool), GroupError> {
-        let mut wanted = self.lock();
-        let is_new = !wanted.contains(&group.name);
-        if is_new {
-            self.store.put_port_group(&group.name)?;
-            wanted.push(group.name.clone());
+        let mut result = Ok(());
+        let mut ready = Vec::new();
+        for (link, up) in ups(links) {
+            match self.at(link, &up, || self.lacks(&up, group)) {
+                Ok(lacks) => ready.push((link, up, lacks)),
+                Err(error @ GroupError::Conflict(_)) => return Err(error),
+                Err(error) => result = result.and(Err(error)),
+            }
         }
+        let is_new = self.want(group)?;
         let mut hosts = Vec::new();
-        for up in links.iter().filter_map(Link::up) {
-            self.ensure(&up, group)?;
+        for (link, up, lacks) in ready {
+            if lacks {
+                result = result.and(self.at(link, &up, || self.add(&up, group)));
+            }
             hosts.push(up.host.name);
         }
-        Ok((group.shown(hosts), is_new))
+        result.map(|()| (group.shown(hosts), is_new))
     }
 
     /// Deletes a port group from all hosts, unless a VM has it. Blocks.
     pub(super) fn delete(&self, links: &[Link], group: &Group) -> Result<(), GroupError> {
-        let mut wanted = self.lock();
-        let mut ups = Vec::new();
+        let mut all = Vec::new();
         for link in links {
             let up = link.up().ok_or_else(|| {
                 let uri = &link.config.uri;
                 GroupError::Unavailable(format!("not connected to {uri}: try again"))
             })?;
-            self.refuse_used(&up, group)?;
-            ups.push(up);
+            self.at(link, &up, || self.refuse_used(&up, group))?;
+            all.push((link, up));
         }
-        self.store.delete_port_group(&group.name)?;
-        wanted.retain(|name| *name != group.name);
-        for up in ups {
-            if self.groups(&up)?.contains_key(&group.name) {
-                let done = up.connection.delete_port_group(&self.network, &group.xml());
-                done.map_err(|error| failed(&up, &error))?;
-            }
+        {
+            let mut wanted = self.wanted();
+            self.store.delete_port_group(&group.name)?;
+            wanted.remove(&group.name);
         }
-        Ok(())
+        let each = all
+            .iter()
+            .map(|(link, up)| self.at(link, up, || self.remove(up, group)));
+        // All of them, though one fails.
+        each.fold(Ok(()), Result::and)
     }
 
     /// Those that are wanted or are on a connected host. Blocks.
     pub(super) fn list(&self, links: &[Link]) -> Result<Vec<Shown>, GroupError> {
-        let mut all: BTreeMap<String, Vec<String>> = self
-            .lock()
-            .iter()
-            .map(|name| (name.clone(), Vec::new()))
-            .collect();
-        for up in links.iter().filter_map(Link::up) {
-            for name in self.groups(&up)?.into_keys() {
+        let wanted = self.wanted().clone();
+        let mut all: BTreeMap<String, Vec<String>> =
+            wanted.into_iter().map(|name| (name, Vec::new())).collect();
+        for (link, up) in ups(links) {
+            for name in self.at(link, &up, || self.groups(&up))?.into_keys() {
                 all.entry(name).or_default().push(up.host.name.clone());
             }
         }
@@ -185,39 +200,105 @@ impl PortGroups {
         Ok(ours.collect())
     }
 
-    /// Adds what a host lacks, unless a change is under way, which may wait for another
-    /// host: then when it is next listed. Blocks.
-    pub(super) fn reconcile(&self, up: &Up) {
-        let Ok(wanted) = self.wanted.try_lock() else {
-            return;
-        };
+    /// Adds what a host lacks, by the host's own thread, which has more to do: some of it,
+    /// if it takes long, and nothing that a request is busy with. Returns whether that was
+    /// all that it can do now. Blocks.
+    pub(super) fn reconcile(&self, link: &Link, up: &Up) -> bool {
+        let wanted = self.wanted().clone();
         if wanted.is_empty() {
-            return;
+            return true;
         }
-        let there = match self.groups(up) {
+        let there = match link.call(|| self.groups(up)) {
             Ok(there) => there,
-            Err(error) => return tracing::warn!("port groups: {error}"),
+            Err(error) => {
+                tracing::warn!("port groups: {error}");
+                return true;
+            }
         };
+        let begun = Instant::now();
+        let (mut added, mut failed) = (0, 0);
         for name in wanted.iter().filter(|name| !there.contains_key(*name)) {
-            let added = self.parse(name).and_then(|group| self.ensure(up, &group));
-            if let Err(error) = added {
-                tracing::warn!("port group {name}: {error}");
+            if begun.elapsed() > ADDING {
+                return added == 0;
+            }
+            let add = || match link.turn(Duration::ZERO) {
+                Some(_turn) => self.add(up, &self.parse(name)?),
+                None => Ok(()),
+            };
+            match link.call(add) {
+                Ok(()) => added += 1,
+                Err(error) if failed < LOGGED => {
+                    failed += 1;
+                    tracing::warn!("port group {name}: {error}");
+                }
+                Err(_) => failed += 1,
             }
         }
+        if failed > LOGGED {
+            tracing::warn!(host = up.host.name, "{failed} port groups failed");
+        }
+        true
     }
 
-    fn ensure(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
+    /// Writes down that it is wanted. Returns whether that is new.
+    fn want(&self, group: &Group) -> Result<bool, GroupError> {
+        let mut wanted = self.wanted();
+        if wanted.contains(&group.name) {
+            return Ok(false);
+        }
+        self.store.put_port_group(&group.name)?;
+        Ok(wanted.insert(group.name.clone()))
+    }
+
+    /// Does something on a host when it is our turn, which it soon has to be.
+    fn at<T>(
+        &self,
+        link: &Link,
+        up: &Up,
+        work: impl FnOnce() -> Result<T, GroupError>,
+    ) -> Result<T, GroupError> {
+        let turn: Option<Turn> = link.turn(PATIENCE);
+        let _turn = turn.ok_or_else(|| {
+            let host = &up.host.name;
+            GroupError::Unavailable(format!(
+                "host {host} is busy with another request: try again"
+            ))
+        })?;
+        work()
+    }
+
+    /// Whether a host does not have it yet.
+    fn lacks(&self, up: &Up, group: &Group) -> Result<bool, GroupError> {
         match self.groups(up)?.get(&group.name) {
-            Some(tag) if *tag == group.tag => Ok(()),
+            None => Ok(true),
+            Some(tag) if *tag == group.tag => Ok(false),
             Some(_) => Err(GroupError::Conflict(format!(
                 "on host {}, port group {:?} of network {:?} has another VLAN tag",
                 up.host.name, group.name, self.network
             ))),
-            None => {
-                let done = up.connection.add_port_group(&self.network, &group.xml());
-                done.map_err(|error| failed(up, &error))
-            }
         }
+    }
+
+    /// Adds it to a host, if it is still wanted.
+    fn add(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
+        if !self.wanted().contains(&group.name) {
+            return Ok(());
+        }
+        let done = up.connection.add_port_group(&self.network, &group.xml());
+        match done {
+            // Somebody else did.
+            Err(_) if matches!(self.lacks(up, group), Ok(false)) => Ok(()),
+            done => done.map_err(|error| failed(up, &error)),
+        }
+    }
+
+    /// Removes it from a host, if it is still not wanted.
+    fn remove(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
+        if self.wanted().contains(&group.name) || !self.groups(up)?.contains_key(&group.name) {
+            return Ok(());
+        }
+        let done = up.connection.delete_port_group(&self.network, &group.xml());
+        done.map_err(|error| failed(up, &error))
     }
 
     /// All port groups of a host's network, with their tags.
@@ -253,7 +334,7 @@ impl PortGroups {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+    fn wanted(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -280,6 +361,11 @@ impl Group {
             hosts,
         }
     }
+}
+
+/// The hosts that are connected.
+fn ups(links: &[Link]) -> impl Iterator<Item = (&Link, Up)> {
+    links.iter().filter_map(|link| Some((link, link.up()?)))
 }
 
 fn failed(up: &Up, error: &sluice_libvirt::Error) -> GroupError {

@@ -100,6 +100,46 @@ async fn a_host_is_followed_and_its_port_groups_are_ours() {
 }
 
 #[tokio::test]
+async fn what_contradicts_a_host_is_not_wanted() {
+    // Sorted after those of others, with whom the test driver's host is shared.
+    const PORT: &str = "eba7b810-9dad-11d1-80b4-00c04fd430c8";
+    let dir = tempfile::tempdir().unwrap();
+    let backend = start(dir.path(), &["test:///default"]);
+    let router = router(Arc::clone(&backend));
+    for _ in 0..TRIES {
+        if backend.links[0].up().is_some() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let listener: sluice_libvirt::Listener = Arc::new(|_| {});
+    let host = sluice_libvirt::Connection::open("test:///default", &listener).unwrap();
+    let other = format!("<portgroup name='{PORT}_55'><vlan><tag id='56'/></vlan></portgroup>");
+    host.add_port_group("default", &other).unwrap();
+    let path = "/v1/port-groups";
+    let wanted = json!({"port_id": PORT, "segmentation_id": 55});
+    let (status, answer) = ask(&router, Method::POST, path, wanted).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    host.delete_port_group("default", &other).unwrap();
+    let (_, listed) = ask(&router, Method::GET, path, Value::Null).await;
+    assert!(!listed.to_string().contains(PORT), "{listed}");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_hosts_do_not_take_all_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = start(dir.path(), &["test:///default"]);
+    let router = router(Arc::clone(&backend));
+    let waiting = backend.calls.try_acquire_many(CALLS as u32).unwrap();
+    let path = "/v1/port-groups";
+    let (status, _) = ask(&router, Method::GET, path, Value::Null).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    drop(waiting);
+    let (status, _) = ask(&router, Method::GET, path, Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_host_that_is_away_gets_port_groups_later_and_keeps_those_it_may_have() {
     let dir = tempfile::tempdir().unwrap();
     let backend = start(dir.path(), &["qemu+unix:///system?socket=/nonexistent"]);
