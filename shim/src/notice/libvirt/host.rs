@@ -166,7 +166,9 @@ impl Follower {
 
     fn look(&self, link: &Link, up: &Up, uuid: Uuid, causes: Vec<Cause>) -> Result<(), Ended> {
         let host = &up.host;
-        tracing::debug!(host = host.name, vm = %uuid, ?causes, "libvirt tells");
+        if causes != [Cause::Look] {
+            tracing::debug!(host = host.name, vm = %uuid, ?causes, "libvirt tells");
+        }
         let look = || see(up, up.connection.domain(uuid), &mut self.networks());
         let Look::Has(seen) = link.call(look)? else {
             // As it was.
