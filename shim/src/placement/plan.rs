@@ -3,7 +3,7 @@
 //! Timestamps are the managers'. One from the future counts as the moment at which
 //! it came, lest nothing that comes later is newer.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use nve_protocol::Vlan;
 use time::{Duration, OffsetDateTime};
@@ -69,8 +69,10 @@ pub fn plan_event(
     let deleted = event.event_type == EventType::VmDeleted;
     let (outcome, mut mutations) = match known {
         _ if newest > Some(as_of) => (Outcome::Late, vec![]),
-        Some(known) if known.deleted && deleted => (Outcome::Unchanged, vec![]),
-        Some(known) if known.deleted && newest == Some(as_of) => (Outcome::Late, vec![]),
+        Some(known) if known.deleted && deleted && teller.lists => (Outcome::Unchanged, vec![]),
+        Some(known) if known.deleted && !deleted && newest == Some(as_of) => {
+            (Outcome::Late, vec![])
+        }
         // A VM that went to another manager is not the old one's to delete.
         Some(known) if deleted && known.manager != manager => (Outcome::Unchanged, vec![]),
         Some(known) if deleted && teller.lists => {
@@ -100,10 +102,19 @@ pub fn plan_event(
                 Some(known) if moved.is_known(known) => Outcome::Unchanged,
                 _ => Outcome::Applied,
             };
-            (outcome, put(state, context, manager, as_of, moved))
+            // Who repeats what another manager told does not take the VM from it.
+            let owner = match (outcome, known) {
+                (Outcome::Unchanged, Some(known)) => known.manager.as_str(),
+                _ => manager,
+            };
+            (outcome, put(state, context, owner, as_of, moved))
         }
     };
-    if event.event_type == EventType::HaFinish && outcome != Outcome::Late {
+    // An inventory may have told before where the VM is now.
+    let is_there = |known: &PlacedVm| known.vm.host_name == event.vm.host_name && !known.deleted;
+    if event.event_type == EventType::HaFinish
+        && (outcome != Outcome::Late || known.is_some_and(is_there))
+    {
         mutations.extend(rebind(state, context, &event.vm));
     }
     let is_gone = match known {
@@ -257,9 +268,11 @@ pub fn plan_inventory(
     let as_of = inventory.timestamp.min(now);
     let listed: HashSet<Uuid> = inventory.listed().collect();
     let is_whole = inventory.is_whole();
-    let changed = inventory
-        .vms
-        .iter()
+    // Of a VM that is listed twice the last entry counts, or it would go to and fro.
+    let last_of: BTreeMap<Uuid, &VmState> =
+        inventory.vms.iter().map(|vm| (vm.vm_uuid, vm)).collect();
+    let changed = last_of
+        .into_values()
         .filter(|vm| match state.vm(vm.vm_uuid) {
             Some(known) => {
                 let differs = known.vm != **vm || known.manager != manager || known.deleted;

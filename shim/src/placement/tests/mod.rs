@@ -358,3 +358,66 @@ fn a_vm_that_high_availability_moved_takes_its_ports_binding_along() {
     tell(&mut state, &event(EventType::HaFinish, &after, 6));
     assert_eq!(state.port(Uuid::nil()).unwrap().common.revision_number, 1);
 }
+
+#[test]
+fn ports_are_bound_anew_though_an_inventory_told_of_their_host_before() {
+    let (mut state, id) = (State::default(), Uuid::new_v4());
+    let mut port = crate::compile::tests::port(1, 1, 1, true);
+    port.common.id = Uuid::nil();
+    port.binding_host_id = "hv-a".into();
+    state.apply(&crate::model::Mutation::PutPort(port));
+    let before = vm(id, VmStatus::Running, 101);
+    tell(&mut state, &event(EventType::VmPowerOn, &before, 1));
+    let after = VmState {
+        host_name: "hv-b".into(),
+        ..before.clone()
+    };
+    assert_eq!(list(&mut state, std::slice::from_ref(&after), 7), 1);
+    let finish = event(EventType::HaFinish, &after, 5);
+    assert_eq!(tell(&mut state, &finish), Outcome::Late);
+    assert_eq!(state.port(Uuid::nil()).unwrap().binding_host_id, "hv-b");
+    // One that is late in every way changes nothing.
+    let stale = event(EventType::HaFinish, &before, 4);
+    assert_eq!(tell(&mut state, &stale), Outcome::Late);
+    assert_eq!(state.port(Uuid::nil()).unwrap().binding_host_id, "hv-b");
+}
+
+#[test]
+fn who_repeats_what_another_told_does_not_take_the_vm() {
+    let (mut state, id) = (State::default(), Uuid::new_v4());
+    let running = vm(id, VmStatus::Running, 101);
+    let on = event(EventType::VmPowerOn, &running, 1);
+    assert_eq!(tell(&mut state, &on), Outcome::Applied);
+    let repeated = planned(&state, "openstack", &on, NOW);
+    assert_eq!(repeated.result, Outcome::Unchanged);
+    repeated.mutations.iter().for_each(|m| state.apply(m));
+    assert_eq!(state.vm(id).unwrap().manager, "lab");
+    assert_eq!(list(&mut state, &[], 2), 1, "its manager's to delete");
+}
+
+#[test]
+fn a_vm_that_is_listed_twice_stays_where_it_was_listed_last() {
+    let (mut state, id) = (State::default(), Uuid::new_v4());
+    let source = vm(id, VmStatus::Running, 101);
+    let target = VmState {
+        host_name: "hv-b".into(),
+        ..source.clone()
+    };
+    let both = [source, target];
+    assert_eq!(list(&mut state, &both, 1), 1);
+    assert_eq!(state.vm(id).unwrap().vm.host_name, "hv-b");
+    assert_eq!(list(&mut state, &both, 2), 0);
+    assert_eq!(state.vm(id).unwrap().vm.host_name, "hv-b");
+}
+
+#[test]
+fn a_manager_that_lost_its_inventory_can_delete_what_it_withdrew() {
+    let (mut state, id) = (State::default(), Uuid::new_v4());
+    let running = vm(id, VmStatus::Running, 101);
+    tell_with_inventories(&mut state, &event(EventType::VmPowerOn, &running, 1));
+    let deleted = event(EventType::VmDeleted, &running, 5);
+    tell_with_inventories(&mut state, &deleted);
+    assert!(state.vm(id).is_some());
+    assert_eq!(tell(&mut state, &deleted), Outcome::Applied);
+    assert!(state.vm(id).is_none());
+}
