@@ -6,9 +6,9 @@
 //! that, by the overlay, until frames are forwarded to where the guest is now. Answers are
 //! missing for longer, since a guest that was resumed under translation is slow at first.
 //!
-//! The upload has to go on. The download is only printed: what comes in on it passes as
-//! answers to a connection that the new host's NVE does not know, and the guest has no
-//! reason to send anything that it would learn of it by.
+//! Both connections have to go on, though the guest has no reason to send anything on the
+//! one by which it only receives: the new host's NVE has to know it before. No packet is
+//! delivered twice, on whichever hypervisor.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::deliveries::Deliveries;
 use super::pings::{Gap, Pings};
 use super::stage::{GUEST, Place, Stage};
 use super::timeline::{first_from, last_until, logged, now, seen};
@@ -204,9 +205,11 @@ impl Trunk {
 
 /// Prints each run, and holds what has to be.
 fn report(stage: &Stage, watch: Watch, runs: &[Run]) -> Result<()> {
-    let mut trunks = Vec::new();
+    let (mut trunks, mut deliveries) = (Vec::new(), Deliveries::default());
     for capture in watch.captures {
-        trunks.push(Trunk::read(stage, &capture.stop()?)?);
+        let frames = capture.stop()?;
+        trunks.push(Trunk::read(stage, &frames)?);
+        deliveries.read(stage, &frames)?;
     }
     let mut repeated = watch.transfers.replies().again();
     let mut most: f64 = 0.0;
@@ -254,9 +257,17 @@ fn report(stage: &Stage, watch: Watch, runs: &[Run]) -> Result<()> {
         repeated += pings.replies()?.again();
     }
     ensure!(repeated == 0, "{repeated} answers came twice");
+    let twice = deliveries.repeated();
+    println!(
+        "  {} packets were delivered to the guest, {} of them twice",
+        deliveries.count(),
+        twice.len()
+    );
+    ensure!(deliveries.count() > 0, "the captures are empty");
+    ensure!(twice.is_empty(), "delivered twice: {:?}", twice.first());
     ensure!(
-        runs.iter().all(|run| run.go_on[0]),
-        "the upload did not go on"
+        runs.iter().all(|run| run.go_on == [true; 2]),
+        "a connection did not go on"
     );
     ensure!(
         most <= LIMIT,

@@ -5,6 +5,7 @@
 //! The guest's peers, `a1` and `b1`, are VMs of the lab's own manager, one on each
 //! hypervisor: the shim follows both managers.
 
+mod deliveries;
 pub(super) mod migration;
 mod pings;
 mod port_groups;
