@@ -14,9 +14,15 @@ mount --rbind /run/sluice-lab "$dir/run/sluice-lab"
 mount --bind "$ovs" "$dir/run/openvswitch"
 mount --rbind "$dir/run" /run
 mount --bind "$dir/etc" /etc/libvirt
-mount --bind "$dir/lib" /var/lib/libvirt
-mount --bind "$dir/log" /var/log/libvirt
-mount --bind "$dir/cache" /var/cache/libvirt
+for own in lib log cache; do
+    # Only the package of its service makes the directory; without it, nobody else's is
+    # beside it that would be needed here.
+    [ -d "/var/$own/libvirt" ] || {
+        mount -t tmpfs tmpfs "/var/$own"
+        mkdir "/var/$own/libvirt"
+    }
+    mount --bind "$dir/$own" "/var/$own/libvirt"
+done
 
 # It insists on a user that the package of its service would make, though nothing is run
 # as that one here.
