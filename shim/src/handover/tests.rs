@@ -17,6 +17,8 @@ use crate::southbound::testing::ScriptedNve;
 use crate::southbound::{NveDirectory, Reply};
 use crate::store::MemoryStore;
 
+mod native;
+
 /// Longest wait for what should come soon.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Connections that an NVE tells at once.

@@ -13,6 +13,8 @@ use nve_agent::{
     Action, CloseReason, Entropy, NoEntropy, Phase, PrivateKey, Session, SessionConfig,
 };
 use nve_datapath::{Config, Datapath, Nanos, Tables, Uplink, connections};
+use nve_protocol::handover::TakeOver;
+use nve_protocol::inspect::Place;
 use nve_protocol::{
     DropReason, Mac, NicStats, NveId, Processors, Record, Stats, TableDigest, TableSizes, Vlan,
 };
@@ -166,6 +168,18 @@ impl Stopped {
     pub fn put(&mut self, record: &Record) {
         // Whether there is room is the test's business.
         let _ = self.datapath.update(Nanos(0), |tables| tables.put(record));
+    }
+
+    /// Hears the VM of a VAP that is on standby.
+    pub fn wake(&mut self, place: &Place) {
+        let now = now(self.epoch);
+        // Whether there is such a VAP is the test's business.
+        let _ = self.datapath.update(now, |tables| tables.wake(place));
+    }
+
+    /// Takes over what another NVE knew, as if it had seen that itself.
+    pub fn take_over(&mut self, told: &TakeOver) {
+        self.datapath.take_over(now(self.epoch), told);
     }
 
     /// Dials these shims from now on; as many as before.
@@ -325,6 +339,8 @@ impl Runner {
             std::thread::sleep(wait);
             return Ok(());
         };
+        let tables = self.nve.datapath.tables();
+        self.nve.session.announce(tables);
         loop {
             let count = self.nve.session.transmit(room);
             if count == 0 {
