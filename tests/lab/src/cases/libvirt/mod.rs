@@ -5,6 +5,7 @@
 //! The guest's peers, `a1` and `b1`, are VMs of the lab's own manager, one on each
 //! hypervisor: the shim follows both managers.
 
+mod chaos;
 mod deliveries;
 pub(super) mod migration;
 mod pings;
@@ -27,6 +28,7 @@ type Scene = (&'static str, fn(&mut Stage) -> Result<()>);
 /// In this order, for the guest has one life: each begins with what the one before left.
 const SCENES: &[Scene] = &[
     ("port groups", port_groups::made),
+    ("port groups while all else is killed", chaos::port_groups),
     ("vmcreated", vmcreated),
     ("vmpoweron", vmpoweron),
     ("a port group in use", port_groups::kept_while_used),
@@ -95,7 +97,7 @@ fn vifattach(stage: &mut Stage) -> Result<()> {
 fn livemigratetestart(stage: &mut Stage) -> Result<()> {
     let migration = stage.migrate_slowly(0, 1)?;
     stage.expect("livemigratetestart", "running", 0)?;
-    stage.await_place(Place::InForce(0))?;
+    stage.await_place(Place::Migrating(0))?;
     stage.await_reach(true)?;
     ensure!(stage.peek()?.is_none(), "it finished before it was aborted");
     stage.host(0)?.virsh(&["domjobabort", stage::GUEST])?;

@@ -8,7 +8,7 @@ use super::stage::Stage;
 use crate::libvirt::{FOREIGN, NETWORK, TRUNK};
 use crate::site::list;
 
-const PATH: &str = "/v1/port-groups";
+pub(super) const PATH: &str = "/v1/port-groups";
 
 /// Made on all hosts, twice asked or once; the trunk's, too.
 pub(super) fn made(stage: &mut Stage) -> Result<()> {
@@ -85,7 +85,7 @@ pub(super) fn deleted(stage: &mut Stage) -> Result<()> {
     foreign_is_intact(stage)
 }
 
-fn foreign_is_intact(stage: &Stage) -> Result<()> {
+pub(super) fn foreign_is_intact(stage: &Stage) -> Result<()> {
     let squeezed = |text: &str| -> String { text.split_whitespace().collect() };
     for host in [0, 1] {
         let network = network(stage, host, &[])?;
@@ -95,7 +95,7 @@ fn foreign_is_intact(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn network(stage: &Stage, host: usize, flags: &[&str]) -> Result<String> {
+pub(super) fn network(stage: &Stage, host: usize, flags: &[&str]) -> Result<String> {
     let arguments = [&["net-dumpxml", NETWORK], flags].concat();
     stage.host(host)?.virsh(&arguments)
 }

@@ -42,6 +42,8 @@ const SLOW: &str = "4";
 pub(super) enum Place {
     /// Its NVE has tables with it.
     InForce(usize),
+    /// The same, and the other host's NVE has tables with which it waits for the guest.
+    Migrating(usize),
     /// The guest is there, and is off.
     Stopped(usize),
     /// Nowhere.
@@ -275,7 +277,11 @@ impl Stage {
     pub(super) fn await_place(&self, place: Place) -> Result<()> {
         let what = format!("the port to be {place:?}");
         wait::until_true(&what, EFFECT, || {
-            Ok(self.place()? == Some(place) && self.is_in_tables(place)?)
+            let told = match place {
+                Place::Migrating(host) => Place::InForce(host),
+                told => told,
+            };
+            Ok(self.place()? == Some(told) && self.is_in_tables(place)?)
         })
     }
 
@@ -298,18 +304,21 @@ impl Stage {
     }
 
     /// Whether each NVE has the VAPs that it should have: its peer's, and the guest's on
-    /// the one where it is.
+    /// the one where it is, and on the one where it may come.
     fn is_in_tables(&self, place: Place) -> Result<bool> {
+        let is_migrating = matches!(place, Place::Migrating(_));
         for (number, host) in self.site.lab.hypervisors.iter().enumerate() {
             let nve = self.site.nve_state(&host.identity.name)?;
-            let vaps = 1 + u64::from(place == Place::InForce(number));
+            let has_guest = place == Place::InForce(number) || is_migrating;
+            let vaps = 1 + u64::from(has_guest);
             if nve["desired"]["vaps"] != json!(vaps) || nve["in_sync"] != true {
                 return Ok(false);
             }
         }
         let port = neutron::show(&self.site.control.api, "ports", &self.port)?;
         let is_active = port["status"] == "ACTIVE";
-        Ok(is_active == matches!(place, Place::InForce(_)))
+        let is_in_force = matches!(place, Place::InForce(_) | Place::Migrating(_));
+        Ok(is_active == is_in_force)
     }
 
     /// Waits until the guest is reached from both hypervisors, or from none.
