@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use imbl::OrdMap;
-use nve_protocol::Vlan;
 use nve_protocol::inspect::Place;
+use nve_protocol::{Presence, Vlan};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -188,6 +188,12 @@ impl Fabric {
         let port = Uuid::from_bytes(place.port.0);
         let found = self.controller.read(|state| state.nve(nve).cloned());
         let Some(nve) = found else { return };
+        // Whoever says so any number of times has nobody else wait for their turn.
+        let awaited = (nve.id, place.vlan, Presence::Standby);
+        if !self.asides(port).contains(&awaited) {
+            tracing::debug!(%port, nve = nve.name, "a VM was heard that is not to come");
+            return;
+        }
         let noted = loop {
             let (planner, host) = (self.controller.clone(), nve.host_name.clone());
             let plan = move |state: &State| {

@@ -512,6 +512,9 @@ pub struct Migration {
     pub to: Vec<String>,
     /// The one of them where an NVE has heard it, before its end was told.
     pub awake: Option<String>,
+    /// Since when it is awake, by the shim's clock.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub awake_since: Option<OffsetDateTime>,
 }
 
 /// Where a VM was before it moved. What is still sent there is sent on.

@@ -71,8 +71,8 @@ impl Dirty {
             Mutation::DeleteNetwork(id) => self.network(&around, *id),
             Mutation::PutSubnet(subnet) => self.subnet(&around, subnet.common.id),
             Mutation::DeleteSubnet(id) => self.subnet(&around, *id),
-            Mutation::PutPort(port) => self.port(claims, port.common.id),
-            Mutation::DeletePort(id) => self.port(claims, *id),
+            Mutation::PutPort(port) => self.lease(&around, port.common.id),
+            Mutation::DeletePort(id) => self.lease(&around, *id),
             Mutation::PutRouter(router) => self.router(&around, router.common.id),
             Mutation::DeleteRouter(id) => self.router(&around, *id),
             Mutation::PutSecurityGroup(group) => self.one(Source::SecurityGroup(group.common.id)),
@@ -109,6 +109,19 @@ impl Dirty {
         if let Some(place) = claims.place(id) {
             let sharing = claims.on_tag(&place.host, place.vlan);
             self.sources.extend(sharing.map(Source::Port));
+        }
+    }
+
+    /// And no other port's VM is awaited on a tag that the port has a lease of.
+    fn lease(&mut self, around: &Around<'_>, id: Uuid) {
+        self.port(around.claims, id);
+        let ports = [around.before, around.after].map(|state| state.port(id));
+        for port in ports.into_iter().flatten() {
+            let Some(tag) = port.segmentation_id else {
+                continue;
+            };
+            let awaited = around.claims.aside_on_tag(&port.binding_host_id, tag);
+            self.sources.extend(awaited.map(Source::Port));
         }
     }
 

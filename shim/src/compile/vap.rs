@@ -42,7 +42,12 @@ fn asides(view: View<'_>, port: Uuid) -> Vec<(&Nve, Vlan, Presence)> {
     let vm = claims.place(port).and_then(|place| state.vm(place.vm));
     let vm = vm.filter(|_| active_port(view, port).is_some());
     let asides = vm.into_iter().flat_map(|vm| claims.asides(port, vm));
-    let on_nves = asides.filter_map(|aside| {
+    // The VM of the port that has the lease there may run before that is told.
+    let free = asides.filter(|aside| {
+        let lease = state.port_by_tag(&aside.host, aside.vlan);
+        lease.is_none_or(|holder| holder.common.id == port)
+    });
+    let on_nves = free.filter_map(|aside| {
         let nve = state.nve_by_host(&aside.host)?;
         Some((nve, aside.vlan, aside.presence))
     });

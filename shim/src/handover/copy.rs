@@ -69,7 +69,19 @@ impl<'a> Copier<'a> {
         loop {
             let now = Arc::clone(&placed.borrow_and_update());
             let begun = Instant::now();
-            let is_whole = self.copy(&now).await;
+            let before = self.state.clone();
+            let is_whole = tokio::select! {
+                is_whole = self.copy(&now) => is_whole,
+                // What is copied for a VM that is elsewhere by now is no more of use.
+                changed = placed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.state = before;
+                    retry = timing.poll;
+                    continue;
+                }
+            };
             let pause = match is_whole {
                 true => timing.interval.saturating_sub(begun.elapsed()),
                 false => retry,
@@ -217,7 +229,8 @@ impl<'a> Copier<'a> {
                 within_ms,
             });
             let reply = self.ask(leg.from.0, question).await?;
-            let known: Vec<Known> = reply.parts.iter().filter_map(known).collect();
+            let mut known: Vec<Known> = reply.parts.iter().filter_map(known).collect();
+            keep_levels(&mut known, cursor == 0);
             let sent = ready.keys().map(|to| self.send(leg.port, *to, &known));
             let failed: Vec<Vap> = join_all(sent).await.into_iter().flatten().collect();
             ready.retain(|to, _| !failed.contains(to));
@@ -266,6 +279,20 @@ fn known(part: &Part) -> Option<Known> {
         Part::Known(known) => Some(*known),
         _ => None,
     }
+}
+
+/// Keeps levels only on a first page, and one of each direction: each lowers a limit, so
+/// that an NVE that repeats them could hold a VM up that has left it.
+fn keep_levels(known: &mut Vec<Known>, is_first: bool) {
+    let mut seen = Vec::new();
+    known.retain(|known| match known {
+        Known::Connection(_) => true,
+        Known::Level(level) => {
+            let is_new = is_first && !seen.contains(&level.direction);
+            seen.push(level.direction);
+            is_new
+        }
+    });
 }
 
 /// How much that is.

@@ -128,7 +128,7 @@ impl Claims {
     }
 
     /// Ports whose VMs may come up, or have been, on the tag.
-    fn aside_on_tag(&self, host: &str, vlan: Vlan) -> impl Iterator<Item = Uuid> {
+    pub fn aside_on_tag(&self, host: &str, vlan: Vlan) -> impl Iterator<Item = Uuid> {
         let ports = self.aside.get(&(host.to_owned(), vlan));
         ports.into_iter().flatten().map(|(port, _)| *port)
     }

@@ -18,6 +18,9 @@ use crate::model::{Departed, Migration, Mutation, PlacedVm};
 /// A live migration whose end has not been told for so long has had one: who has the VM
 /// where it was is believed then.
 const LONGEST: Duration = Duration::DAY;
+/// How long after an NVE has heard a VM elsewhere managers may still tell of the host
+/// where it was. Who does so later tells of a VM that went back, or never came.
+const OUTRUN: Duration = Duration::minutes(10);
 
 /// What is told of a VM, and what follows for its moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,13 @@ impl Moved {
             kind,
             Some(EventType::LiveMigrateFinish | EventType::HaFinish)
         );
+        if let Some(known) = known.filter(|known| !has_ended && is_outrun(known, &vm, context)) {
+            return Moved {
+                vm: known.vm.clone(),
+                migration: known.migration.clone(),
+                departed: known.departed.clone(),
+            };
+        }
         let migration = known
             .filter(|known| !has_ended && !is_overdue(known, context))
             .filter(|known| known.vm.host_name == vm.host_name)
@@ -82,6 +92,7 @@ impl Moved {
             Some(there)
         });
         let same = known.filter(|known| known.vm.host_name == vm.host_name);
+        let same = same.filter(|known| !is_overdue(known, context));
         let before = same.and_then(|known| known.migration.as_ref());
         let migration = match before {
             // It has come up already, whoever still tells of its start.
@@ -93,6 +104,7 @@ impl Moved {
                     since,
                     to,
                     awake: None,
+                    awake_since: None,
                 })
             }
         };
@@ -152,7 +164,21 @@ fn forwards(placed: &PlacedVm) -> bool {
 /// Whether a migration has been under way for too long to be believed in.
 pub(super) fn is_overdue(known: &PlacedVm, context: Context<'_>) -> bool {
     let migration = known.migration.as_ref();
-    migration.is_some_and(|migration| migration.since + LONGEST < context.now)
+    migration.is_some_and(|migration| {
+        let heard = migration.awake_since;
+        migration.since + LONGEST < context.now
+            || heard.is_some_and(|since| since + OUTRUN < context.now)
+    })
+}
+
+/// Whether a VM is told to have stopped on a host that it has left already: its process
+/// ends there when it has moved.
+fn is_outrun(known: &PlacedVm, vm: &VmState, context: Context<'_>) -> bool {
+    let migration = known.migration.as_ref();
+    migration.is_some_and(|migration| migration.awake.is_some())
+        && !is_overdue(known, context)
+        && vm.host_name == known.vm.host_name
+        && !vm.vm_status.forwards()
 }
 
 /// Whether a migration may have ended without that being heard, by an inventory that
@@ -231,6 +257,7 @@ pub fn plan_awake(
     let placed = PlacedVm {
         migration: Some(Migration {
             awake: Some(host.to_owned()),
+            awake_since: Some(context.now),
             ..migration
         }),
         departed: leaves(state, known),

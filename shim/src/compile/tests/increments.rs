@@ -93,6 +93,7 @@ fn moves() -> impl Strategy<Value = (Option<Migration>, Option<Departed>)> {
     let migration = (to, any::<bool>()).prop_map(|(to, awake)| Migration {
         since: time::OffsetDateTime::UNIX_EPOCH,
         awake: awake.then(|| host(to[0])),
+        awake_since: None,
         to: to.into_iter().map(host).collect(),
     });
     let vaps = subsequence(vec![1u8, 2, 3, 4, 5, 6], 1..4);

@@ -81,6 +81,7 @@ pub(super) fn schemas() -> Vec<(String, Value)> {
             "The hosts where it may come up."},
         "awake": {"type": ["string", "null"], "description":
             "The one of them where an NVE has heard it; host_name is that one then."},
+        "awake_since": {"type": ["string", "null"], "format": "date-time"},
     }});
     let departed = json!({"type": ["string", "null"], "description":
         "The host that the VM left, while what is still sent there is sent on."});

@@ -279,10 +279,20 @@ fn a_vm_that_does_not_run_does_not_move() {
     for awake in [false, true] {
         let mut world = World::new();
         world.start(Some("b"));
-        if awake {
+        let stops_on = if awake {
             world.awake("b").unwrap();
-        }
-        world.event(EventType::VmPowerOff, "a", None);
+            // Where it was its process ends.
+            assert_eq!(
+                world.event(EventType::VmPowerOff, "a", None),
+                Outcome::Unchanged
+            );
+            assert_eq!(world.list("a", VmStatus::Stop), 1);
+            world.assert("b", &["b"], Some("a"));
+            "b"
+        } else {
+            "a"
+        };
+        world.event(EventType::VmPowerOff, stops_on, None);
         let placed = world.vm();
         assert_eq!((&placed.migration, &placed.departed), (&None, &None));
         assert_eq!(world.awake("b"), None);
@@ -362,6 +372,27 @@ fn a_migration_whose_end_was_lost_ends_after_a_day() {
     world.state.apply(&Mutation::PutVm(aged));
     assert_eq!(world.list("a", VmStatus::Running), 1);
     world.assert("a", &[], None);
+}
+
+#[test]
+fn a_vm_that_is_told_to_be_where_it_was_long_after_it_was_heard_elsewhere_is_there() {
+    let mut world = World::new();
+    world.start(Some("b"));
+    world.awake("b").unwrap();
+    assert_eq!(world.list("a", VmStatus::Running), 0);
+    world.assert("b", &["b"], Some("a"));
+    let migration = world.vm().migration.clone().unwrap();
+    let heard = migration.awake_since.unwrap();
+    let aged = PlacedVm {
+        migration: Some(Migration {
+            awake_since: Some(heard - time::Duration::minutes(11)),
+            ..migration
+        }),
+        ..world.vm().clone()
+    };
+    world.state.apply(&Mutation::PutVm(aged));
+    assert_eq!(world.list("a", VmStatus::Running), 1);
+    world.assert("a", &[], Some("b"));
 }
 
 #[test]
