@@ -239,6 +239,21 @@ fn packet() -> impl Strategy<Value = Packet> {
         )
 }
 
+/// Whether frames are the same, but for the form of a sum of zero: once in 65,536 packets
+/// a TCP checksum is 0 in one and 0xffff in the other, which is the same number (RFC 1071).
+fn is_same(one: &Sent, other: &Sent) -> bool {
+    let pairs = one.bytes.iter().zip(&other.bytes).enumerate();
+    let differing: Vec<_> = pairs.filter(|(_, (a, b))| a != b).collect();
+    let is_zero = match differing[..] {
+        [] => true,
+        [(at, first), (next, second)] => {
+            next == at + 1 && first == second && matches!(first, (0, 0xff) | (0xff, 0))
+        }
+        _ => false,
+    };
+    is_zero && one.side == other.side && one.bytes.len() == other.bytes.len()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -271,7 +286,7 @@ proptest! {
             let segments = by_segments(&mut other, &packet, &payload, size);
             prop_assert_eq!(large.len(), segments.len());
             for (large, segment) in large.iter().zip(&segments) {
-                prop_assert_eq!(large, segment);
+                prop_assert!(is_same(large, segment), "{large:x?} {segment:x?}");
             }
             prop_assert_eq!(one.datapath.counters(), other.datapath.counters());
         }
