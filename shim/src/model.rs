@@ -579,7 +579,7 @@ pub enum Mutation {
     PutVtep(Vtep),
     /// VTEP, by id.
     DeleteVtep(Uuid),
-    /// VM, by manager's name and VM UUID.
+    /// VM, by its UUID.
     PutVm(PlacedVm),
     /// VM, by UUID.
     DeleteVm(Uuid),

@@ -351,11 +351,17 @@ fn rubbish() -> Router {
         )
 }
 
-#[tokio::test]
-async fn rubbish_is_counted_skipped_and_repaired() {
+/// Serves a manager until the test ends.
+async fn serve(app: Router) -> std::net::SocketAddr {
     let listener = TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(listener, rubbish(), std::future::pending()));
+    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    address
+}
+
+#[tokio::test]
+async fn rubbish_is_counted_skipped_and_repaired() {
+    let address = serve(rubbish()).await;
     let sink = Recorder::default();
     let following = Following::start(address, "x", sink.clone());
     let all = |s: &SubscriberStatus| {
@@ -391,11 +397,8 @@ fn papers(events: tokio::sync::broadcast::Sender<Value>, greets: bool) -> Router
 
 #[tokio::test]
 async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says_so() {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (events, _) = tokio::sync::broadcast::channel(8);
-    let app = papers(events.clone(), false);
-    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let address = serve(papers(events.clone(), false)).await;
     let sink = Recorder::default();
     let following = Following::start(address, "x", sink.clone());
     following.until("up", |s| s.connected_since.is_some()).await;
@@ -427,8 +430,6 @@ async fn a_manager_with_nothing_beyond_the_paper_is_followed_and_the_status_says
 
 #[tokio::test]
 async fn one_vm_that_cannot_be_read_does_not_stop_its_manager() {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (events, _) = tokio::sync::broadcast::channel(8);
     let vm = |name: &str, status: &str| {
         json!({
@@ -440,7 +441,7 @@ async fn one_vm_that_cannot_be_read_does_not_stop_its_manager() {
     let vms = [vm("a", "running"), vm("b", "dancing"), json!(7)];
     let inventory = json!({"timestamp": "2026-01-01T00:00:00Z", "vms": vms});
     let app = papers(events.clone(), false).route("/v1/inventory", get(async || Json(inventory)));
-    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let address = serve(app).await;
     let sink = Recorder::default();
     let following = Following::start(address, "x", sink.clone());
     following.until("up", |s| s.connected_since.is_some()).await;
@@ -457,11 +458,8 @@ async fn one_vm_that_cannot_be_read_does_not_stop_its_manager() {
 
 #[tokio::test]
 async fn events_are_told_apart_even_if_their_manager_uses_one_id_for_all() {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (events, _) = tokio::sync::broadcast::channel(8);
-    let app = papers(events.clone(), false);
-    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let address = serve(papers(events.clone(), false)).await;
     let sink = Recorder::default();
     let following = Following::start(address, "x", sink.clone());
     following.until("up", |s| s.connected_since.is_some()).await;
@@ -518,11 +516,8 @@ async fn many_managers_are_followed_at_once() {
 
 #[tokio::test]
 async fn a_greeting_is_no_heartbeat_for_long() {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (events, _) = tokio::sync::broadcast::channel(8);
-    let app = papers(events.clone(), true);
-    tokio::spawn(server::serve(listener, app, std::future::pending()));
+    let address = serve(papers(events.clone(), true)).await;
     let following = Following::start(address, "x", Recorder::default());
     let lacks = |s: &SubscriberStatus| s.missing.contains("heartbeat");
     following.until("it is known", lacks).await;

@@ -8,31 +8,8 @@ use crate::rig::*;
 /// The rig with VAP 101 in a stateful group that lets out everything and nothing in.
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    let group = GroupId([0xbb; 16]);
-    let vlan = Vlan::new(101).unwrap();
-    for record in open_group(101) {
-        if let Record::Binding(_) = record {
-            rig.datapath
-                .update(rig.now, |tables| tables.delete(&record.key()));
-        }
-    }
-    rig.put(&[
-        Record::Binding(Binding { vlan, group }),
-        Record::Group(Group {
-            group,
-            stateful: true,
-        }),
-        Record::Rule(Rule {
-            id: RuleId([0xbb; 16]),
-            group,
-            direction: Direction::Egress,
-            family: Family::Ipv4,
-            protocol: None,
-            low: 0,
-            high: u16::MAX,
-            remote: Remote::Any,
-        }),
-    ]);
+    rig.leave_open_group(101);
+    rig.put(&group_that_lets_out(101, RuleId([0xbb; 16])));
     rig
 }
 

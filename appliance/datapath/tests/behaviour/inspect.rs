@@ -223,34 +223,11 @@ fn drops_are_traced_with_their_reason_and_who_is_to_blame() {
 #[test]
 fn a_connection_that_was_cut_names_the_rule_that_allowed_it() {
     let mut rig = Rig::new();
-    let (group, rule) = (GroupId([0xbb; 16]), RuleId([0xbc; 16]));
-    let allow = Record::Rule(Rule {
-        id: rule,
-        group,
-        direction: Direction::Egress,
-        family: Family::Ipv4,
-        protocol: None,
-        low: 0,
-        high: u16::MAX,
-        remote: Remote::Any,
-    });
-    for record in open_group(101) {
-        if let Record::Binding(_) = record {
-            rig.datapath
-                .update(rig.now, |tables| tables.delete(&record.key()));
-        }
-    }
-    rig.put(&[
-        Record::Binding(Binding {
-            vlan: vlan(101),
-            group,
-        }),
-        Record::Group(Group {
-            group,
-            stateful: true,
-        }),
-        allow,
-    ]);
+    let rule = RuleId([0xbc; 16]);
+    let records = group_that_lets_out(101, rule);
+    let allow = records[2];
+    rig.leave_open_group(101);
+    rig.put(&records);
     let frame = untagged(mac(1), mac(3), 10);
     // The second packet is the first that is remembered.
     rig.trunk(&with_tag(&frame, 101));

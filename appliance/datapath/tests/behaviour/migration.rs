@@ -276,28 +276,9 @@ fn a_trace_says_where_it_is_sent_on() {
 /// The rig with VAP 101 in a stateful group that lets out everything and nothing in.
 fn stateful(presence: Presence) -> Rig {
     let mut rig = Rig::new();
-    let group = GroupId([0xbb; 16]);
-    let vlan = Vlan::new(101).unwrap();
-    let open = open_group(101)[0].key();
-    rig.put(&[
-        present(vap(101, RED, 1), presence),
-        Record::Group(Group {
-            group,
-            stateful: true,
-        }),
-        Record::Rule(Rule {
-            id: RuleId([0xbb; 16]),
-            group,
-            direction: Direction::Egress,
-            family: Family::Ipv4,
-            protocol: None,
-            low: 0,
-            high: u16::MAX,
-            remote: Remote::Any,
-        }),
-        Record::Binding(Binding { vlan, group }),
-    ]);
-    rig.datapath.update(rig.now, |tables| tables.delete(&open));
+    rig.put(&[present(vap(101, RED, 1), presence)]);
+    rig.put(&group_that_lets_out(101, RuleId([0xbb; 16])));
+    rig.leave_open_group(101);
     rig
 }
 

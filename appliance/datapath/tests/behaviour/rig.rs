@@ -71,6 +71,32 @@ pub fn open_group(vlan: u16) -> Vec<Record> {
     records
 }
 
+/// A stateful group for a VAP, which lets out all of IPv4 by one rule, and nothing in; the
+/// rule comes last.
+pub fn group_that_lets_out(vlan: u16, rule: RuleId) -> [Record; 3] {
+    let group = GroupId([0xbb; 16]);
+    [
+        Record::Binding(Binding {
+            vlan: Vlan::new(vlan).unwrap(),
+            group,
+        }),
+        Record::Group(Group {
+            group,
+            stateful: true,
+        }),
+        Record::Rule(Rule {
+            id: rule,
+            group,
+            direction: Direction::Egress,
+            family: Family::Ipv4,
+            protocol: None,
+            low: 0,
+            high: u16::MAX,
+            remote: Remote::Any,
+        }),
+    ]
+}
+
 pub fn connections() -> connections::Config {
     connections::Config {
         connections: 64,
@@ -165,6 +191,15 @@ pub struct Rig {
 }
 
 impl Rig {
+    /// Takes a VAP out of the group that lets all pass.
+    pub fn leave_open_group(&mut self, vlan: u16) {
+        let group = OPEN;
+        let vlan = Vlan::new(vlan).unwrap();
+        let binding = Key::Binding { vlan, group };
+        self.datapath
+            .update(self.now, |tables| tables.delete(&binding));
+    }
+
     /// Red: VAPs 101 (.1) and 102 (.2) here, .3 behind PEER, .4 behind OTHER.
     /// Blue: VAP 201 (.1) here, nothing elsewhere. Next hops are resolved.
     pub fn new() -> Rig {

@@ -58,13 +58,18 @@ fn planned(state: &State, name: &str, event: &LifecycleEvent, second: i64) -> Pl
     plan_event(state, Context { settings, now }, teller, event)
 }
 
+fn carry_out<T>(state: &mut State, plan: Plan<T>) -> T {
+    for mutation in &plan.mutations {
+        state.apply(mutation);
+    }
+    plan.result
+}
+
 fn tell(state: &mut State, event: &LifecycleEvent) -> Outcome {
     let plan = planned(state, "lab", event, NOW);
-    plan.mutations
-        .iter()
-        .for_each(|mutation| state.apply(mutation));
+    let outcome = carry_out(state, plan);
     assert_eq!(state.cursor("lab"), Some(event.event_id));
-    plan.result
+    outcome
 }
 
 fn list(state: &mut State, vms: &[VmState], second: i64) -> usize {
@@ -97,10 +102,7 @@ fn list_with(
     let (settings, now) = (&Settings::default(), at(NOW));
     let context = Context { settings, now };
     let plan = plan_inventory(state, context, "lab", &inventory, is_gap);
-    plan.mutations
-        .iter()
-        .for_each(|mutation| state.apply(mutation));
-    plan.result
+    carry_out(state, plan)
 }
 
 #[test]
@@ -187,9 +189,7 @@ fn an_inventory_leaves_other_managers_vms_alone() {
     let theirs = vm(Uuid::new_v4(), VmStatus::Running, 101);
     let on = event(EventType::VmPowerOn, &theirs, 1);
     let plan = planned(&state, "other", &on, NOW);
-    plan.mutations
-        .iter()
-        .for_each(|mutation| state.apply(mutation));
+    carry_out(&mut state, plan);
     assert_eq!(list(&mut state, &[], 5), 0);
     let deleted = event(EventType::VmDeleted, &theirs, 6);
     assert_eq!(tell(&mut state, &deleted), Outcome::Unchanged);
@@ -246,7 +246,7 @@ fn who_went_is_remembered_for_a_day_and_up_to_a_number() {
     assert_eq!(state.tombstone(last.vm_uuid), Some(at(502)));
     let other = event(EventType::VmDeleted, last, NOW + 24 * 3600);
     let plan = planned(&state, "lab", &other, NOW + 24 * 3600);
-    plan.mutations.iter().for_each(|change| state.apply(change));
+    carry_out(&mut state, plan);
     assert_eq!(state.tombstones().len(), 1, "a day has passed");
 }
 
@@ -273,8 +273,7 @@ fn tell_with_inventories(state: &mut State, event: &LifecycleEvent) -> Outcome {
         lists: true,
     };
     let plan = plan_event(state, Context { settings, now }, teller, event);
-    plan.mutations.iter().for_each(|change| state.apply(change));
-    plan.result
+    carry_out(state, plan)
 }
 
 #[test]
@@ -389,8 +388,7 @@ fn who_repeats_what_another_told_does_not_take_the_vm() {
     let on = event(EventType::VmPowerOn, &running, 1);
     assert_eq!(tell(&mut state, &on), Outcome::Applied);
     let repeated = planned(&state, "openstack", &on, NOW);
-    assert_eq!(repeated.result, Outcome::Unchanged);
-    repeated.mutations.iter().for_each(|m| state.apply(m));
+    assert_eq!(carry_out(&mut state, repeated), Outcome::Unchanged);
     assert_eq!(state.vm(id).unwrap().manager, "lab");
     assert_eq!(list(&mut state, &[], 2), 1, "its manager's to delete");
 }

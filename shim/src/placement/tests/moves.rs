@@ -59,8 +59,7 @@ impl World {
 
     fn tell(&mut self, event: &LifecycleEvent) -> Outcome {
         let plan = planned(&self.state, "lab", event, NOW);
-        plan.mutations.iter().for_each(|m| self.state.apply(m));
-        plan.result
+        carry_out(&mut self.state, plan)
     }
 
     /// An event of the next second that has the VM running there.
@@ -109,8 +108,7 @@ impl World {
         let context = Context { settings, now };
         let plan = plan_awake(&self.state, context, &host(name), (Uuid::nil(), tag));
         assert_eq!(plan.mutations.is_empty(), plan.result.is_none());
-        plan.mutations.iter().for_each(|m| self.state.apply(m));
-        plan.result
+        carry_out(&mut self.state, plan)
     }
 
     fn vm(&self) -> &PlacedVm {
@@ -346,8 +344,7 @@ fn a_host_is_forgotten_once_and_only_the_one_that_was_left_last() {
     };
     assert!(!plan_settled(&world.state, VM, &other).result);
     let plan = plan_settled(&world.state, VM, &left);
-    assert!(plan.result);
-    plan.mutations.iter().for_each(|m| world.state.apply(m));
+    assert!(carry_out(&mut world.state, plan));
     world.assert("b", &["b"], None);
     assert!(!plan_settled(&world.state, VM, &left).result);
     // The end, which is told at last, does not bring it back.
