@@ -92,7 +92,8 @@ pub enum Happening {
 /// What a domain is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It is off, or crashed.
+    /// It is off, or crashed, or being started: a host that starts one says so once it
+    /// runs.
     Off,
     /// It runs.
     Running,
@@ -295,12 +296,15 @@ fn describe(handle: &Handle, flags: u32) -> Result<Option<(String, String)>, Err
 }
 
 fn status(state: virt_sys::virDomainState, reason: i32) -> Status {
-    let for_migration = u32::try_from(reason) == Ok(virt_sys::VIR_DOMAIN_PAUSED_MIGRATION);
+    let is = |paused| u32::try_from(reason) == Ok(paused);
     match state {
         virt_sys::VIR_DOMAIN_RUNNING
         | virt_sys::VIR_DOMAIN_BLOCKED
         | virt_sys::VIR_DOMAIN_SHUTDOWN => Status::Running,
-        virt_sys::VIR_DOMAIN_PAUSED if for_migration => Status::Migrating,
+        virt_sys::VIR_DOMAIN_PAUSED if is(virt_sys::VIR_DOMAIN_PAUSED_MIGRATION) => {
+            Status::Migrating
+        }
+        virt_sys::VIR_DOMAIN_PAUSED if is(virt_sys::VIR_DOMAIN_PAUSED_STARTING_UP) => Status::Off,
         virt_sys::VIR_DOMAIN_PAUSED | virt_sys::VIR_DOMAIN_PMSUSPENDED => Status::Paused,
         _ => Status::Off,
     }

@@ -234,9 +234,8 @@ impl Story {
             let before = self.host(host).vms.remove(&vm);
             let was_arriving = before.as_ref().is_some_and(|before| before.arriving);
             let left = migrating && before.is_some_and(|before| before.left);
-            let is_paused = migrating || state.vm_status == VmStatus::Paused;
             let arriving = match cause {
-                Cause::Arriving => is_paused,
+                Cause::Arriving => migrating || state.vm_status != VmStatus::Running,
                 _ => migrating && !left && (was_arriving || runs_elsewhere),
             };
             arrived = (was_arriving || cause == Cause::Arriving)

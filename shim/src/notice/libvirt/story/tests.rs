@@ -223,16 +223,26 @@ fn a_live_migration_starts_and_finishes() {
 
 #[test]
 fn one_that_arrives_is_not_there_though_its_host_does_not_say_why_it_is_paused() {
-    let mut teller = Teller::with_vm(RUNNING);
-    let started = teller.says(B, Cause::Arriving, Some(VmStatus::Paused));
-    assert_eq!(started, ["livemigratetestart a Running 1"]);
-    let resumed = teller.says(B, Cause::Other, Some(RUNNING));
-    assert_eq!(resumed, ["livemigratefinish b Running 1"]);
+    for starting in [VmStatus::Paused, STOP] {
+        let mut teller = Teller::with_vm(RUNNING);
+        let started = teller.says(B, Cause::Arriving, Some(starting));
+        assert_eq!(started, ["livemigratetestart a Running 1"]);
+        let resumed = teller.says(B, Cause::Other, Some(RUNNING));
+        assert_eq!(resumed, ["livemigratefinish b Running 1"]);
+    }
     // One that is paused by its user stays so.
     let mut teller = Teller::with_vm(VmStatus::Paused);
     teller.migrates(B, Cause::Arriving);
     let arrived = teller.says(B, Cause::Other, Some(VmStatus::Paused));
     assert_eq!(arrived, ["livemigratefinish b Paused 1"]);
+}
+
+#[test]
+fn one_that_is_made_ready_for_a_migration_is_where_it_was() {
+    let mut teller = Teller::with_vm(RUNNING);
+    assert!(teller.says(B, Cause::Look, Some(STOP)).is_empty());
+    let started = teller.migrates(B, Cause::Arriving);
+    assert_eq!(started, ["livemigratetestart a Running 1"]);
 }
 
 #[test]
