@@ -254,7 +254,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Runs the tests whose names contain `filter`, with logs under `dir`; whether
-/// all passed. The last line counts them.
+/// all passed. The last lines name those that failed, and count.
 pub fn run(filter: &str, dir: &Path) -> Result<bool> {
     let artifacts = Artifacts::find()?;
     let (accelerator, why) = Accelerator::choose(&artifacts.image, dir)?;
@@ -267,9 +267,13 @@ pub fn run(filter: &str, dir: &Path) -> Result<bool> {
         [case] => vec![run_here(case, dir, artifacts)?],
         _ => schedule::run(&chosen, dir, accelerator)?,
     };
-    let passed = outcomes.iter().filter(|passed| **passed).count();
-    println!("{passed} passed, {} failed", outcomes.len() - passed);
-    Ok(passed == outcomes.len())
+    let failures: Vec<&String> = outcomes.iter().flatten().collect();
+    for failure in &failures {
+        println!("{failure}");
+    }
+    let passed = outcomes.len() - failures.len();
+    println!("{passed} passed, {} failed", failures.len());
+    Ok(failures.is_empty())
 }
 
 /// Runs the test of that name in this process; whether it passed.
@@ -277,24 +281,34 @@ pub fn run_one(name: &str, dir: &Path) -> Result<bool> {
     let mut cases = CASES.iter();
     let case = cases.find(|case| case.name == name);
     let case = case.with_context(|| format!("there is no test {name}"))?;
-    run_here(case, dir, Artifacts::find()?)
+    Ok(run_here(case, dir, Artifacts::find()?)?.is_none())
 }
 
-fn run_here(case: &Case, dir: &Path, artifacts: Artifacts) -> Result<bool> {
+/// Runs a test in this process; the line that says why it failed, if it did.
+fn run_here(case: &Case, dir: &Path, artifacts: Artifacts) -> Result<Option<String>> {
     println!("test {}: {}", case.name, case.shows);
     let dir = dir.join(case.name);
     let context = Context { dir, artifacts };
     let start = Instant::now();
     let outcome = (case.run)(&context);
     let seconds = start.elapsed().as_secs_f32();
-    match &outcome {
-        Ok(()) => println!("test {}: ok ({seconds:.1} s)", case.name),
+    match outcome {
+        Ok(()) => {
+            println!("test {}: ok ({seconds:.1} s)", case.name);
+            Ok(None)
+        }
         Err(error) => {
-            println!("test {}: FAILED ({seconds:.1} s): {error:#}", case.name);
+            let failure = format!("{} ({seconds:.1} s): {error:#}", failed(case));
+            println!("{failure}");
             print_logs(&context.dir)?;
+            Ok(Some(failure))
         }
     }
-    Ok(outcome.is_ok())
+}
+
+/// How the line begins that says that a test failed.
+fn failed(case: &Case) -> String {
+    format!("test {}: FAILED", case.name)
 }
 
 /// Prints the end of every log and console in `dir`.

@@ -13,15 +13,19 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 
-use super::Case;
+use super::{Case, failed};
 use crate::process::append;
 use crate::qemu::{ACCEL, Accelerator};
 
 /// Tests at a time for each core: most of a test is waiting.
 const PER_CORE: usize = 2;
 
-/// Runs `cases`, with logs under `dir`; whether each passed.
-pub(super) fn run(cases: &[&Case], dir: &Path, accelerator: Accelerator) -> Result<Vec<bool>> {
+/// Runs `cases`, with logs under `dir`; for each that failed, the line that says why.
+pub(super) fn run(
+    cases: &[&Case],
+    dir: &Path,
+    accelerator: Accelerator,
+) -> Result<Vec<Option<String>>> {
     let (alone, beside): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
     let mut outcomes = Vec::new();
     for (queue, workers) in [(beside, workers()?), (alone, 1)] {
@@ -56,8 +60,9 @@ fn workers() -> Result<usize> {
     Ok(PER_CORE * thread::available_parallelism()?.get())
 }
 
-/// Runs this program again for one test, and prints what it printed.
-fn run_apart(case: &Case, dir: &Path, accelerator: Accelerator) -> Result<bool> {
+/// Runs this program again for one test, and prints what it printed; the line that says
+/// why it failed, if it did.
+fn run_apart(case: &Case, dir: &Path, accelerator: Accelerator) -> Result<Option<String>> {
     let log = dir.join(format!("{}.log", case.name));
     let file = append(&log)?;
     let status = Command::new("/proc/self/exe")
@@ -68,19 +73,16 @@ fn run_apart(case: &Case, dir: &Path, accelerator: Accelerator) -> Result<bool> 
         .stderr(file)
         .status()
         .with_context(|| format!("cannot run test {}", case.name))?;
-    print(case, &log, status)?;
-    Ok(status.success())
+    let text = fs::read(&log)?;
+    io::stdout().lock().write_all(&text)?;
+    Ok(failure(case, status, &String::from_utf8_lossy(&text)))
 }
 
-fn print(case: &Case, log: &Path, status: ExitStatus) -> Result<()> {
-    let text = fs::read(log)?;
-    let mut out = io::stdout().lock();
-    out.write_all(&text)?;
-    // One that fails says so; one that was killed, or panicked, does not.
-    let said = String::from_utf8_lossy(&text).contains(&format!("test {}: FAILED", case.name));
-    if !status.success() && !said {
-        writeln!(out, "test {}: FAILED ({status})", case.name)?;
-    }
-    out.flush()?;
-    Ok(())
+/// The line that says why a test failed, if it did. One that was killed, or panicked,
+/// printed none.
+fn failure(case: &Case, status: ExitStatus, text: &str) -> Option<String> {
+    let failed = failed(case);
+    let said = text.lines().find(|line| line.starts_with(&failed));
+    let line = said.map_or_else(|| format!("{failed} ({status})"), str::to_owned);
+    (!status.success()).then_some(line)
 }
