@@ -2,14 +2,17 @@
 //! it, it pings one of them, and two TCP connections of it go on. Its security group lets
 //! in pings and nothing else: what comes in of TCP passes as answers.
 //!
-//! What is lost in a row is lost in the guest's own pause, which QEMU measures, and, beyond
-//! that, by the overlay, until frames are forwarded to where the guest is now. Answers are
-//! missing for longer, since a guest that was resumed under translation is slow at first.
+//! What is lost in a row is lost in the guest's own pause and, beyond that, by the overlay,
+//! until frames are forwarded to where the guest is now. QEMU measures the pause; where it
+//! held the guest up before that, the guest's silence is taken, less the time in which it
+//! has nothing to send. Answers are missing for longer, since a guest that was resumed
+//! under translation is slow at first.
 //!
 //! Both connections have to go on, though the guest has no reason to send anything on the
 //! one by which it only receives: the new host's NVE has to know it before. No packet is
 //! delivered twice, on whichever hypervisor.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -19,7 +22,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::deliveries::Deliveries;
-use super::pings::{Gap, Pings};
+use super::pings::{Gap, INTERVAL, Pings, Replies, Reply, Requests};
 use super::stage::{GUEST, Place, Stage};
 use super::timeline::{first_from, last_until, logged, now, seen};
 use super::transfers::{Progress, Transfers};
@@ -33,9 +36,10 @@ const HOSTS: [&str; 2] = ["hv-a", "hv-b"];
 const LIMIT: f64 = 0.050;
 /// How often forth and back.
 const ROUNDS: usize = 5;
-/// The server of the guest's connections, and its peer on the other hypervisor.
+/// The guest's peers, by the number of their hypervisor; the second one is the server of
+/// its connections.
+const PEERS: [&str; 2] = ["a1", SERVER];
 const SERVER: &str = "b1";
-const PEER: &str = "a1";
 /// Seconds that are looked at before a migration begins and after virsh(1) ended.
 const BEFORE: f64 = 0.5;
 const AFTER: f64 = 2.0;
@@ -110,9 +114,7 @@ fn admit_pings_only(stage: &Stage) -> Result<()> {
     let group = site.add_group("client")?;
     site.allow(&group, &json!({"protocol": "icmp"}))?;
     stage.change_port(&json!({"security_groups": [group]}))?;
-    [PEER, SERVER]
-        .into_iter()
-        .try_for_each(|peer| site.open(peer))
+    PEERS.into_iter().try_for_each(|peer| site.open(peer))
 }
 
 fn migrate(stage: &Stage, from: usize) -> Result<Run> {
@@ -155,10 +157,11 @@ impl Watch {
             let host = lab.hypervisors.get(host).context("no such host")?;
             Capture::start(lab.fabric.netns(), &host.ports.trunk, &stage.dir)
         };
+        let [one, other] = PEERS;
         Ok(Watch {
             transfers,
             captures: [capture(0)?, capture(1)?],
-            pings: [ping(PEER)?, ping(SERVER)?],
+            pings: [ping(one)?, ping(other)?],
         })
     }
 
@@ -203,68 +206,64 @@ impl Trunk {
     }
 }
 
+/// What the captures of both trunks have.
+#[derive(Default)]
+struct Seen {
+    trunks: Vec<Trunk>,
+    /// Of the peers, as in [`PEERS`].
+    requests: Vec<Requests>,
+    deliveries: Deliveries,
+}
+
+impl Seen {
+    fn read(stage: &Stage, captures: [Capture; 2]) -> Result<Seen> {
+        let mut seen = Seen::default();
+        let peers = PEERS.map(|peer| stage.site.guest(peer).map(|guest| &guest.vm.interface));
+        let [one, other] = peers;
+        let (one, other) = (one?, other?);
+        let stations = [&stage.interface, one, other];
+        for (capture, peer) in captures.into_iter().zip([one, other]) {
+            let frames = capture.stop()?;
+            let requests = Requests::read(&frames, peer, stage.interface.ip)?;
+            seen.requests.push(requests);
+            seen.trunks.push(Trunk::read(stage, &frames)?);
+            seen.deliveries.read(&stations, &frames)?;
+        }
+        Ok(seen)
+    }
+}
+
 /// Prints each run, and holds what has to be.
 fn report(stage: &Stage, watch: Watch, runs: &[Run]) -> Result<()> {
-    let (mut trunks, mut deliveries) = (Vec::new(), Deliveries::default());
-    for capture in watch.captures {
-        let frames = capture.stop()?;
-        trunks.push(Trunk::read(stage, &frames)?);
-        deliveries.read(stage, &frames)?;
-    }
-    let mut repeated = watch.transfers.replies().again();
+    let Watch {
+        transfers,
+        pings,
+        captures,
+    } = watch;
+    let seen = Seen::read(stage, captures)?;
     let mut most: f64 = 0.0;
     for (number, run) in runs.iter().enumerate() {
-        let host = |host: usize| HOSTS.get(host).copied().unwrap_or_default();
-        println!(
-            "  migration {}: {} to {}, {:.1} s; the guest paused for {:.0} ms",
-            number + 1,
-            host(run.from),
-            host(run.to),
-            run.ended - run.began,
-            run.paused * 1e3,
-        );
-        let window = (run.began - BEFORE, run.ended + AFTER);
+        println!("  migration {}: {run}", number + 1);
+        let pause = run.pause(&seen.trunks);
         let mut answered = f64::MAX;
-        for (name, pings) in &watch.pings {
-            let replies = pings.replies()?.between(window.0, window.1);
-            let last = replies.0.last().map_or(0.0, |reply| reply.at);
-            ensure!(last > window.1 - BEFORE, "{name} got no answers afterwards");
-            let Gap { end, length } = replies.longest_gap();
-            answered = answered.min(end);
-            let loss = replies.longest_loss().length - run.paused;
-            println!(
-                "    {name}: {:.0} ms without an answer; {:.0} ms lost beyond the pause; \
-                 {} lost, {} twice",
-                length * 1e3,
-                loss * 1e3,
-                replies.lost(),
-                replies.again(),
-            );
+        for ((name, pings), requests) in pings.iter().zip(&seen.requests) {
+            let (first, loss) = run.pinged(name, pings, requests, pause)?;
+            answered = answered.min(first);
             most = most.max(loss);
         }
-        let gap = watch
-            .transfers
-            .replies()
-            .between(window.0, window.1)
-            .longest_gap();
+        let (from, to) = run.window();
+        let gap = transfers.replies().between(from, to).longest_gap();
         println!(
             "    the guest: {:.0} ms without an answer",
             gap.length * 1e3
         );
-        print_steps(&stage.dir, run, &trunks, answered)?;
+        print_steps(&stage.dir, run, &seen.trunks, answered)?;
     }
-    for (_, pings) in &watch.pings {
-        repeated += pings.replies()?.again();
+    let mut answers = vec![("the guest", transfers.replies())];
+    for (name, pings) in &pings {
+        answers.push((name, pings.replies()?));
     }
-    ensure!(repeated == 0, "{repeated} answers came twice");
-    let twice = deliveries.repeated();
-    println!(
-        "  {} packets were delivered to the guest, {} of them twice",
-        deliveries.count(),
-        twice.len()
-    );
-    ensure!(deliveries.count() > 0, "the captures are empty");
-    ensure!(twice.is_empty(), "delivered twice: {:?}", twice.first());
+    ensure_once(&seen.deliveries, &answers)?;
     ensure!(
         runs.iter().all(|run| run.go_on == [true; 2]),
         "a connection did not go on"
@@ -275,6 +274,90 @@ fn report(stage: &Stage, watch: Watch, runs: &[Run]) -> Result<()> {
         most * 1e3
     );
     Ok(())
+}
+
+/// Prints what was delivered or answered twice, and fails if anything was.
+fn ensure_once(deliveries: &Deliveries, answers: &[(&str, Replies)]) -> Result<()> {
+    let (delivered, twice) = (deliveries.count(), deliveries.repeated());
+    println!(
+        "  {delivered} packets were delivered, {} of them twice",
+        twice.len()
+    );
+    twice.iter().for_each(|packet| println!("    {packet}"));
+    let mut repeated = 0;
+    for (name, replies) in answers {
+        for Reply { at, number } in replies.again() {
+            println!("  {name} got answer {number} again at {at:.3}");
+            repeated += 1;
+        }
+    }
+    ensure!(delivered > 0, "the captures are empty");
+    ensure!(twice.is_empty(), "{} were delivered twice", twice.len());
+    ensure!(repeated == 0, "{repeated} answers came twice");
+    Ok(())
+}
+
+impl Display for Run {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let host = |host: usize| HOSTS.get(host).copied().unwrap_or_default();
+        write!(
+            f,
+            "{} to {}, {:.1} s; the guest paused for {:.0} ms",
+            host(self.from),
+            host(self.to),
+            self.ended - self.began,
+            self.paused * 1e3,
+        )
+    }
+}
+
+impl Run {
+    /// The time that is looked at.
+    fn window(&self) -> (f64, f64) {
+        (self.began - BEFORE, self.ended + AFTER)
+    }
+
+    /// Seconds that the guest was paused: as QEMU says, or, from its last packet at the
+    /// source until it was heard at the destination, for certain.
+    fn pause(&self, trunks: &[Trunk]) -> f64 {
+        let silence = || {
+            let (source, target) = (trunks.get(self.from)?, trunks.get(self.to)?);
+            let heard = [&target.announced, &target.sent];
+            let heard = heard.map(|times| first_from(times, self.began));
+            let heard = heard.into_iter().flatten().reduce(f64::min)?;
+            Some(heard - last_until(&source.sent, heard)? - INTERVAL)
+        };
+        self.paused.max(silence().unwrap_or_default())
+    }
+
+    /// Prints what became of a peer's pings; when answers came again, and the seconds
+    /// that were lost in a row beyond the guest's pause.
+    fn pinged(
+        &self,
+        name: &str,
+        pings: &Pings,
+        requests: &Requests,
+        pause: f64,
+    ) -> Result<(f64, f64)> {
+        let (from, to) = self.window();
+        let (all, requests) = (pings.replies()?, requests.between(from, to));
+        let replies = all.between(from, to);
+        let last = replies.0.last().map_or(0.0, |reply| reply.at);
+        ensure!(last > to - BEFORE, "{name} got no answers afterwards");
+        ensure!(requests.count() > 0, "no request of {name} was captured");
+        let Gap { end, length } = replies.longest_gap();
+        let loss = requests.longest_loss(&all) - pause;
+        println!(
+            "    {name}: {:.0} ms without an answer; {:.0} ms lost beyond a pause of {:.0} ms; \
+             {} lost, {} twice",
+            length * 1e3,
+            loss * 1e3,
+            pause * 1e3,
+            replies.lost(),
+            replies.again().len(),
+        );
+        Ok((end, loss))
+    }
 }
 
 /// Prints when what happened, from the guest's first packet at the destination on.

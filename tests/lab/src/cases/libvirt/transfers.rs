@@ -83,13 +83,7 @@ impl Transfers {
                 continue;
             };
             let at = now();
-            let reply = Reply {
-                at,
-                sent: at,
-                number,
-                again: line.contains("DUP!"),
-            };
-            self.uploaded().0.push(reply);
+            self.uploaded().0.push(Reply { at, number });
         }
     }
 
