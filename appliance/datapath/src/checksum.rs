@@ -117,9 +117,13 @@ pub fn is_intact(header: &[u8; 20]) -> bool {
 
 /// The checksum of data in which the 16-bit word `old` became `new` (RFC 1624,
 /// equation 3).
+#[inline]
 pub fn adjust(checksum: u16, old: u16, new: u16) -> u16 {
-    let sum = u64::from(!checksum) + u64::from(!old) + u64::from(new);
-    Sum(sum).finish()
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    // Three numbers of 16 bits carry at most twice.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
 }
 
 /// Refuses a checksum yet to be completed that would be written into the first

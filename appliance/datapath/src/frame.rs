@@ -175,6 +175,12 @@ pub trait Burst {
     /// Has the processor fetch what is in front of a frame, where outer headers will be.
     fn fetch_headroom(&self, at: usize);
 
+    /// Whether a frame's checksum is complete, and `room` bytes are in front of it.
+    fn is_complete(&self, at: usize, room: usize) -> bool;
+
+    /// What is to be done with a frame that is where it was.
+    fn leave(&mut self, at: usize, verdict: Verdict);
+
     /// Takes a frame back from the datapath, with what is to be done with it.
     fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict);
 }
@@ -194,6 +200,17 @@ impl Burst for (&mut [Frame<'_>], &mut [Verdict]) {
     }
 
     fn fetch_headroom(&self, _at: usize) {}
+
+    fn is_complete(&self, at: usize, room: usize) -> bool {
+        let frame = self.0.get(at);
+        frame.is_some_and(|frame| frame.partial.is_none() && frame.start >= room)
+    }
+
+    fn leave(&mut self, at: usize, verdict: Verdict) {
+        if let Some(room) = self.1.get_mut(at) {
+            *room = verdict;
+        }
+    }
 
     fn give_back(&mut self, at: usize, extent: Extent, verdict: Verdict) {
         if let (Some(frame), Some(room)) = (self.0.get_mut(at), self.1.get_mut(at)) {

@@ -93,6 +93,105 @@ impl Glance {
     }
 }
 
+/// Bytes of an untagged frame that [`plain_of_tunnel`] needs.
+pub(crate) const FRONT: usize = ethernet::HEADER + IPV4 + PORTS;
+
+/// The same as [`Glance::of_vap`] for what most packets are: TCP or UDP over IPv4. `None`
+/// says nothing.
+#[inline(always)]
+pub(crate) fn plain_of_vap(frame: &[u8]) -> Option<Glance> {
+    const HEADER: usize = ethernet::HEADER + ethernet::TAG;
+    const TAG: [u8; 2] = ethernet::VLAN.to_be_bytes();
+    const LINK: Pattern<8> = Pattern::new(
+        [TAG[0], TAG[1], 0, 0, 0x08, 0x00, 0x45, 0],
+        [0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0],
+    );
+
+    let front = frame.first_chunk::<{ FRONT + ethernet::TAG }>()?;
+    if !LINK.fits(part(front, ethernet::ADDRESSES)) {
+        return None;
+    }
+    let packet = plain(front, HEADER, frame)?;
+    let key = FlowKey::of_vap(&part(front, 0), packet.service);
+    Some(Glance::new(key, HEADER, &packet))
+}
+
+/// The same as [`Glance::of_tunnel`] for what most packets are: TCP or UDP over IPv4.
+/// `None` says nothing.
+#[inline(always)]
+pub(crate) fn plain_of_tunnel(vni: Vni, peer: Peer, frame: &[u8]) -> Option<Glance> {
+    const LINK: Pattern<4> = Pattern::new([0x08, 0x00, 0x45, 0], [0xff, 0xff, 0xff, 0]);
+
+    let front = frame.first_chunk::<FRONT>()?;
+    if !LINK.fits(part(front, ethernet::ADDRESSES)) {
+        return None;
+    }
+    let packet = plain(front, ethernet::HEADER, frame)?;
+    let key = FlowKey::of_tunnel(vni, peer, &part(front, 0), packet.service);
+    Some(Glance::new(key, ethernet::HEADER, &packet))
+}
+
+/// The IPv4 packet at a place of a frame whose first bytes are `front`; that it has no
+/// options is known.
+#[inline(always)]
+fn plain<const N: usize>(front: &[u8; N], at: usize, frame: &[u8]) -> Option<Packet> {
+    /// No fragment, whatever the TTL, and the protocol.
+    const UDP: Pattern<4> = Pattern::new([0, 0, 0, protocol::UDP], [0x3f, 0xff, 0, 0xff]);
+    const TCP: Pattern<4> = Pattern::new([0, 0, 0, protocol::TCP], [0x3f, 0xff, 0, 0xff]);
+
+    let middle: [u8; 4] = part(front, at + 6);
+    let length = usize::from(half(front, at + 2));
+    let (least, protocol, flags) = if UDP.fits(middle) {
+        (IPV4 + PORTS, protocol::UDP, 0)
+    } else if TCP.fits(middle) {
+        let flags = *frame.get(at + IPV4 + TCP_FLAGS)?;
+        (IPV4 + self::TCP, protocol::TCP, flags)
+    } else {
+        return None;
+    };
+    if length < least || at + length > frame.len() {
+        return None;
+    }
+    let [_, _, hop_limit, _] = middle;
+    Some(Packet {
+        service: Service {
+            protocol,
+            ports: u32::from_ne_bytes(part(front, at + IPV4)),
+            addresses: Addresses::V4(double(front, at + 12)),
+        },
+        length,
+        is_ipv4: true,
+        hop_limit,
+        flags,
+    })
+}
+
+/// Bytes of which some bits do not matter.
+pub(crate) struct Pattern<const N: usize> {
+    bytes: [u8; N],
+    mask: [u8; N],
+}
+
+impl<const N: usize> Pattern<N> {
+    /// Those, as far as the bits in `mask` are set.
+    pub(crate) const fn new(bytes: [u8; N], mask: [u8; N]) -> Pattern<N> {
+        Pattern { bytes, mask }
+    }
+
+    /// Whether some bytes are like that.
+    #[inline(always)]
+    pub(crate) fn fits(&self, bytes: [u8; N]) -> bool {
+        let word = |bytes: &[u8; N]| {
+            let mut word = [0; 8];
+            for (place, byte) in word.iter_mut().zip(bytes) {
+                *place = *byte;
+            }
+            u64::from_ne_bytes(word)
+        };
+        word(&bytes) & word(&self.mask) == word(&self.bytes)
+    }
+}
+
 /// Reads the packet behind an EtherType.
 #[inline(always)]
 fn read(bytes: &[u8]) -> Option<Packet> {
@@ -174,7 +273,7 @@ fn echo(number: u8, header: &[u8; PORTS]) -> Option<u32> {
 
 /// `M` bytes at a place that is inside.
 #[inline(always)]
-fn part<const N: usize, const M: usize>(bytes: &[u8; N], at: usize) -> [u8; M] {
+pub(crate) fn part<const N: usize, const M: usize>(bytes: &[u8; N], at: usize) -> [u8; M] {
     let rest = bytes.get(at..).and_then(|rest| rest.first_chunk());
     rest.copied().unwrap_or([0; M])
 }
@@ -297,12 +396,17 @@ mod tests {
         }
     }
 
+    /// What is seen of a frame that is from a VAP, or out of a tunnel. If it is seen at the
+    /// first sight, then the same.
     fn glances(frame: &[u8]) -> [Option<Glance>; 2] {
         let peer = Peer::Address([192, 0, 2, 1].into());
-        [
-            Glance::of_vap(frame),
-            Glance::of_tunnel(Vni::new(5001).unwrap(), peer, frame),
-        ]
+        let vni = Vni::new(5001).unwrap();
+        let seen = [Glance::of_vap(frame), Glance::of_tunnel(vni, peer, frame)];
+        let plain = [plain_of_vap(frame), plain_of_tunnel(vni, peer, frame)];
+        for (plain, seen) in plain.iter().zip(&seen) {
+            assert!(plain.is_none() || plain == seen);
+        }
+        seen
     }
 
     proptest! {
@@ -332,6 +436,14 @@ mod tests {
             let ordinary = !(options && !six || six && transport == 3);
             if whole && ordinary {
                 prop_assert!(glances(&frame)[usize::from(!tagged)].is_some());
+            }
+            if whole && !six && !options && transport < 2 {
+                let peer = Peer::Address([192, 0, 2, 1].into());
+                let plain = match tagged {
+                    true => plain_of_vap(&frame),
+                    false => plain_of_tunnel(Vni::new(5001).unwrap(), peer, &frame),
+                };
+                prop_assert!(plain.is_some());
             }
         }
 

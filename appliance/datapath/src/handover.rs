@@ -76,7 +76,7 @@ fn told(connection: &Connection) -> handover::Connection {
         local_port: connection.local_port,
         remote_port: connection.remote_port,
         state: connection.state.into(),
-        idle_ms: u32::try_from(connection.idle.0 / MILLI).unwrap_or(u32::MAX),
+        idle_ms: u32::try_from(connection.idle.0.div_ceil(MILLI)).unwrap_or(u32::MAX),
         rule: connection.rule,
     }
 }

@@ -58,6 +58,13 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// One without a limit.
+    const NONE: Bucket = Bucket {
+        tokens: 0,
+        capacity: 0,
+        rate: 0,
+    };
+
     /// A full bucket that holds `burst` units, or with 0 what `rate` gives in the
     /// time that is [`SAVED`] and at least `least` tokens.
     fn new(rate: u32, burst: u32, unit: i64, least: i64) -> Bucket {
@@ -72,29 +79,50 @@ impl Bucket {
         }
     }
 
-    #[inline]
-    fn refill(&mut self, nanos: u64) {
+    /// What is in it after so long.
+    #[inline(always)]
+    fn filled(&self, nanos: u64) -> i64 {
+        // Of more than four seconds it may be more than 64 bits have.
+        let gain = match u32::try_from(nanos) {
+            Ok(nanos) => u64::from(self.rate) * u64::from(nanos),
+            Err(_) => u64::from(self.rate).saturating_mul(nanos),
+        };
         // No more than there is room for, so this does not wrap.
         let room = self.capacity.wrapping_sub(self.tokens) as u64;
-        let gain = u64::from(self.rate).saturating_mul(nanos).min(room);
-        self.tokens = self.tokens.wrapping_add_unsigned(gain);
+        self.tokens.wrapping_add_unsigned(gain.min(room))
     }
 
-    /// What something costs here: nothing, if there is no limit.
-    #[inline]
-    fn price(&self, cost: i64) -> i64 {
-        if self.rate == 0 { 0 } else { cost }
+    /// Lets time pass, and then something that costs so much, if it has that.
+    #[inline(always)]
+    fn pass(&mut self, nanos: u64, cost: i64) -> bool {
+        if self.rate == 0 {
+            return true;
+        }
+        let tokens = self.filled(nanos);
+        let has = tokens >= cost.min(self.capacity);
+        // At worst it owes all of the cost: far from wrapping.
+        self.tokens = if has {
+            tokens.wrapping_sub(cost)
+        } else {
+            tokens
+        };
+        has
     }
 
-    #[inline]
-    fn has(&self, price: i64) -> bool {
-        self.tokens >= price.min(self.capacity)
+    fn refill(&mut self, nanos: u64) {
+        self.tokens = self.filled(nanos);
     }
 
-    /// It has the price, and at worst owes all of it: far from wrapping.
-    #[inline]
-    fn take(&mut self, price: i64) {
-        self.tokens = self.tokens.wrapping_sub(price);
+    /// Whether it has what something costs, as far as it can; always, if there is no limit.
+    fn has(&self, cost: i64) -> bool {
+        self.rate == 0 || self.tokens >= cost.min(self.capacity)
+    }
+
+    /// It has the cost, and at worst owes all of it: far from wrapping.
+    fn take(&mut self, cost: i64) {
+        if self.rate != 0 {
+            self.tokens = self.tokens.wrapping_sub(cost);
+        }
     }
 
     /// What is left in it, or owed; the most there is if there is no limit.
@@ -156,6 +184,13 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// One without a limit.
+    pub(crate) const NONE: Meter = Meter {
+        bits: Bucket::NONE,
+        packets: Bucket::NONE,
+        last: Nanos(0),
+    };
+
     /// A meter that nothing has passed yet.
     pub fn new(limit: &Limit) -> Meter {
         Meter {
@@ -186,15 +221,25 @@ impl Meter {
 
     /// Whether a frame of `bytes` may pass at `now`; if so, it has passed. One that
     /// may not takes nothing, from either bucket.
-    #[inline]
+    #[inline(always)]
     pub fn admit(&mut self, now: Nanos, bytes: u32) -> bool {
+        let bits = i64::from(bytes) * BYTE;
+        // Most have no limit for packets, and clocks go forward.
+        if self.packets.rate == 0 && now >= self.last {
+            let nanos = now.0 - self.last.0;
+            self.last = now;
+            return self.bits.pass(nanos, bits);
+        }
+        self.admit_both(now, bits)
+    }
+
+    #[inline(never)]
+    fn admit_both(&mut self, now: Nanos, bits: i64) -> bool {
         self.pass_time(now);
-        let bits = self.bits.price(i64::from(bytes) * BYTE);
-        let packets = self.packets.price(PACKET);
-        let admitted = self.bits.has(bits) && self.packets.has(packets);
+        let admitted = self.bits.has(bits) && self.packets.has(PACKET);
         if admitted {
             self.bits.take(bits);
-            self.packets.take(packets);
+            self.packets.take(PACKET);
         }
         admitted
     }
@@ -214,19 +259,15 @@ impl Meter {
     }
 
     /// A clock that jumps ahead fills the buckets, and no more than that.
-    #[inline]
     fn pass_time(&mut self, now: Nanos) {
-        let Some(nanos) = now.0.checked_sub(self.last.0) else {
-            if self.last.0 - now.0 > PATIENCE {
+        match now.0.checked_sub(self.last.0) {
+            Some(nanos) => {
                 self.last = now;
+                self.bits.refill(nanos);
+                self.packets.refill(nanos);
             }
-            return;
-        };
-        // The frames of a burst have one time.
-        if nanos > 0 {
-            self.last = now;
-            self.bits.refill(nanos);
-            self.packets.refill(nanos);
+            None if self.last.0 - now.0 > PATIENCE => self.last = now,
+            None => {}
         }
     }
 }

@@ -10,13 +10,16 @@ mod admit;
 mod fast;
 mod follow;
 mod from_tunnel;
+mod lane;
 mod large;
 mod presence;
 mod renew;
 
+use admit::entropy;
 use fast::Seen;
 pub(crate) use from_tunnel::Way;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -39,15 +42,13 @@ use crate::security::{Admission, Security};
 use crate::tables::Tables;
 use crate::trunk;
 use crate::underlay::{Underlay, Uplink};
-use crate::wire::{array, ethernet, put};
+use crate::wire::ethernet;
 use crate::witness::{Entrance, Incoming, Live, Witness};
 use crate::{BURST, Nanos, NextHop, Role, Side, Sink, Verdict};
 use crate::{checksum, dscp, icmp, rewrite, spoof};
 
 /// Connections that are looked at for expiry with each burst, and in each tick.
 const AGED_PER_BURST: usize = 2;
-/// How many frames before its turn it is foreseen what a frame will need.
-const AHEAD: usize = 6;
 const AGED_PER_TICK: usize = 1024;
 
 /// What the datapath must know of its NICs and of its memory.
@@ -83,7 +84,7 @@ pub struct Datapath {
     pub(crate) counters: Counters,
     pub(crate) flows: FlowCache,
     /// Room for what is seen of a burst.
-    seen: Vec<Seen>,
+    seen: Box<[Seen]>,
     pub(crate) security: Security,
     /// The newest drops.
     pub(crate) drops: DropLog,
@@ -110,7 +111,7 @@ impl Datapath {
             underlay,
             counters: Counters::default(),
             flows: FlowCache::new(config.flows, config.seed),
-            seen: alloc::vec![Seen::NOTHING; BURST],
+            seen: alloc::vec![Seen::NOTHING; BURST].into_boxed_slice(),
             security: Security::new(&config.connections),
             drops: DropLog::new(),
             capture: None,
@@ -232,25 +233,13 @@ impl Datapath {
         if self.capture.is_some() {
             return self.process_captured(now, ingress, burst, sink);
         }
-        let mut all = core::mem::take(&mut self.seen);
-        for (at, seen) in all.iter_mut().enumerate().take(burst.len()) {
-            self.look(ingress, burst.bytes(at), seen);
-        }
-        let fresh = self.security.freshness(now);
-        let mut witness = Live::new(sink);
-        for (at, seen) in all.iter().enumerate().take(burst.len()) {
-            if let Some(later) = all.get(at + AHEAD)
-                && self.foresee(fresh, later)
-                && ingress == Side::Trunk
-            {
-                burst.fetch_headroom(at + AHEAD);
+        // In a place of its own while the rest of the datapath is at work.
+        let mut all = core::mem::replace(&mut self.seen, Box::new([]));
+        if let Some(seen) = all.first_chunk_mut() {
+            match ingress {
+                Side::Trunk => self.process_burst::<true>(now, burst, seen, sink),
+                Side::Uplink => self.process_burst::<false>(now, burst, seen, sink),
             }
-            let Some(mut frame) = burst.frame(at) else {
-                continue;
-            };
-            let verdict = self.process_seen(now, ingress, &mut frame, seen, &mut witness);
-            let extent = frame.extent();
-            burst.give_back(at, extent, verdict);
         }
         self.seen = all;
     }
@@ -289,10 +278,7 @@ impl Datapath {
         if ingress == Side::Trunk {
             tap.copy(Direction::Egress, &[frame.bytes()]);
         }
-        let mut seen = Seen::NOTHING;
-        self.look(ingress, frame.bytes(), &mut seen);
-        let mut witness = Live::new(tap);
-        let verdict = self.process_seen(now, ingress, frame, &seen, &mut witness);
+        let verdict = self.process_single(now, ingress, frame, &mut Live::new(tap));
         if verdict == Verdict::Send(Side::Trunk) {
             tap.copy(Direction::Ingress, &[frame.bytes()]);
         }
@@ -400,16 +386,14 @@ impl Datapath {
             }
         };
         let got = self.admit_at(incoming, exit, frame, witness)?;
-        let path = Path {
-            vni: forward.vni,
-            exit,
-            rewrite: forward.routed.map(|routed| (routed.rewrite, routed.mtu)),
-            connections: [sent.connection, got.connection],
-            egress: self.tables.meter(vap.vlan, Direction::Egress),
-            ingress: self.ingress_meter(exit),
-            dscp: self.tables.qos(vap.vlan).and_then(|qos| qos.dscp),
-            entropy: entropy(exit, &forward, frame.bytes()),
-        };
+        let rewrite = forward.routed.map(|routed| (routed.rewrite, routed.mtu));
+        let egress = self.tables.meter(vap.vlan, Direction::Egress);
+        let path = Path::new(forward.vni, exit)
+            .following([sent.connection, got.connection])
+            .rewriting(rewrite)
+            .metered(egress, self.ingress_meter(exit))
+            .marking(self.tables.qos(vap.vlan).and_then(|qos| qos.dscp))
+            .spread(entropy(exit, &forward, frame.bytes()));
         if sent.lasting
             && got.lasting
             && !witness.is_tracing()
@@ -604,22 +588,6 @@ impl Datapath {
         }
         last
     }
-}
-
-/// What spreads the packets of a tagged frame's flow over the source ports of outer
-/// headers: a hash over the frame as it enters the tunnel.
-fn entropy(exit: Exit, forward: &Forward, frame: &[u8]) -> u32 {
-    if !matches!(exit, Exit::Tunnel(_)) {
-        return 0;
-    }
-    let mut addresses: [u8; ethernet::ADDRESSES] = array(frame, 0).unwrap_or_default();
-    if let Some(routed) = &forward.routed {
-        let to = &routed.rewrite;
-        put(&mut addresses, 0, &to.destination.0);
-        put(&mut addresses, 6, &to.source.0);
-    }
-    let rest = frame.get(ethernet::ADDRESSES + ethernet::TAG..);
-    trunk::entropy(&addresses, rest.unwrap_or_default())
 }
 
 /// Counts a request that the NVE answers itself.

@@ -4,6 +4,7 @@ use crate::checksum;
 use crate::forward::Rewrite;
 use crate::frame::Frame;
 use crate::glance::Span;
+use crate::trunk;
 use crate::wire::{put, u16_at};
 
 const TTL: usize = 8;
@@ -24,7 +25,16 @@ pub(crate) fn route(frame: &mut Frame<'_>, ip: Span, rewrite: &Rewrite) {
     }
 }
 
+/// The same of a tagged frame with an IPv4 packet, of which those are the first bytes.
+#[inline(always)]
+pub(crate) fn route_tagged<const N: usize>(front: &mut [u8; N], rewrite: &Rewrite) {
+    put(front, 0, &rewrite.destination.0);
+    put(front, 6, &rewrite.source.0);
+    decrement_ttl(front, trunk::TAGGED_HEADER);
+}
+
 /// Takes one off the TTL and follows with the checksum.
+#[inline(always)]
 fn decrement_ttl(bytes: &mut [u8], header: usize) {
     let Some(old) = u16_at(bytes, header + TTL) else {
         return;

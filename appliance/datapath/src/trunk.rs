@@ -67,6 +67,21 @@ pub(crate) fn tag(frame: &mut Frame<'_>, vlan: Vlan) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// The same in place of what is in front of the frame's `inner` bytes, of which there have
+/// to be as many as a tag has; nothing else is left of them.
+#[inline(always)]
+pub(crate) fn tag_over(frame: &mut Frame<'_>, inner: usize, vlan: Vlan) {
+    const FRONT: usize = ethernet::TAG + ethernet::ADDRESSES;
+
+    if let Some(front) = inner.checked_sub(ethernet::TAG)
+        && frame.pull_front(front).is_some()
+        && let Some(front) = frame.bytes_mut().first_chunk_mut::<FRONT>()
+    {
+        front.copy_within(ethernet::TAG.., 0);
+        put(front, ethernet::ADDRESSES, &tag_bytes(vlan));
+    }
+}
+
 /// A tag with best-effort priority.
 pub(crate) fn tag_bytes(vlan: Vlan) -> [u8; ethernet::TAG] {
     let [a, b] = ethernet::VLAN.to_be_bytes();

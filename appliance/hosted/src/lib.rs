@@ -8,6 +8,7 @@
 pub mod churn;
 pub mod clock;
 pub mod device;
+pub mod heap;
 pub mod memory;
 pub mod node;
 pub mod records;

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use nve_datapath::Nanos;
 use nve_hosted::churn::Churn;
 use nve_hosted::clock::{Clock, ticks};
+use nve_hosted::heap::LargePages;
 use nve_hosted::memory::{Pages, Shared};
 use nve_hosted::node::{Hosted, Source, shared_bytes};
 use nve_hosted::report::Report;
@@ -22,6 +23,9 @@ use nve_hosted::vhost_user::VhostUser;
 use nve_kernel::config::Config;
 use nve_kernel::node::Looped;
 use nve_protocol::{Record, Stats};
+
+#[global_allocator]
+static HEAP: LargePages = LargePages;
 
 /// Between two looks at signals and sockets, in nanoseconds.
 const HOUSEKEEPING: u64 = 100_000_000;

@@ -21,7 +21,7 @@ const BASE: u64 = 1 << 32;
 const ALIGN: usize = 4096;
 
 /// Bytes of a huge page.
-const HUGE: usize = 2 << 20;
+pub const HUGE: usize = 2 << 20;
 
 /// What pages the memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

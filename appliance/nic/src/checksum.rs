@@ -12,6 +12,12 @@ pub struct PartialChecksum {
 }
 
 impl PartialChecksum {
+    /// What is in place of one where there is none.
+    pub(crate) const NOWHERE: PartialChecksum = PartialChecksum {
+        start: 0,
+        offset: 0,
+    };
+
     /// Whether the checksum field is within a frame of `length` bytes.
     pub fn fits(self, length: usize) -> bool {
         usize::from(self.start) + usize::from(self.offset) + 2 <= length

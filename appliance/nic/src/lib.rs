@@ -12,12 +12,14 @@ extern crate alloc;
 
 pub mod checksum;
 pub mod dma;
+mod drain;
 pub mod pci;
 pub mod pool;
 pub mod virtio;
 
 pub use checksum::PartialChecksum;
 pub use dma::DmaMemory;
+pub use drain::Drain;
 pub use pool::large::{Assembly, Large, Segmentation};
 pub use pool::{IdlePool, Loose, Packet, Pool};
 
@@ -65,8 +67,10 @@ pub trait Nic {
     fn is_broken(&self) -> bool;
 
     /// Finds out which frames have come in, for [`Nic::receive`], and has the processor
-    /// fetch the first `front` bytes of each, beside each other instead of one by one.
-    fn fetch(&mut self, front: usize);
+    /// fetch the first `front` bytes of each, beside each other instead of one by one. Returns
+    /// whether there is anything, which may be nothing but what will be dropped: then, too,
+    /// the device lacks buffers, which [`Nic::flush`] gives it.
+    fn fetch(&mut self, front: usize) -> bool;
 
     /// Appends the frames that [`Nic::fetch`] found to `burst`, as far as it has room. A
     /// large frame comes in a burst of its own.
@@ -75,6 +79,12 @@ pub trait Nic {
     /// Queues a frame, of the pool that the NIC was made with; [`Nic::flush`] sends it.
     /// Hands it back if there is no room.
     fn send(&mut self, packet: Packet) -> Result<(), Packet>;
+
+    /// Queues several frames in order, as [`Nic::send`] does. Returns how many found no room:
+    /// those are dropped.
+    fn send_all(&mut self, packets: Drain<'_>) -> usize {
+        packets.filter_map(|packet| self.send(packet).err()).count()
+    }
 
     /// Shows the device what was queued; takes back buffers whose frames are out, if they
     /// are many or others are short, and gives it fresh ones to receive into, if they are

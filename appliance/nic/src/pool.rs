@@ -7,11 +7,16 @@
 //! Where several processors share an NVE, each has a pool, all over the same memory: a
 //! packet leaves one as a [`Loose`] one and comes into another, and none is locked.
 //!
-//! Invariants: each index below the count of the memory's buffers is either in one free
-//! list or in exactly one [`Packet`] or [`Loose`], of which a large one has several;
-//! `start + length <= space`.
+//! A buffer is known by the address of its space, behind the driver's: that is computed
+//! once, when the memory is cut up, and goes with the buffer through free lists, packets
+//! and queues.
+//!
+//! Invariants: each buffer of the memory is either in one free list or in exactly one
+//! [`Packet`] or [`Loose`], of which a large one has several; `start + length <= space`.
 
 pub mod large;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -33,17 +38,33 @@ const ALIGN: usize = 64;
 /// Bytes in front of a frame that are fetched with it.
 const HEADER_LINE: usize = 12;
 
+/// What there is to know of a frame before it is sent: whether it is [`PARTIAL`], and
+/// whether it is [`LARGE`]. Beside each other, so that one comparison finds out that neither.
+type Marks = [bool; 2];
+
+/// Has a checksum that is yet to be completed.
+const PARTIAL: usize = 0;
+
+/// Is in several buffers.
+const LARGE: usize = 1;
+
+const ORDINARY: Marks = [false; 2];
+
 /// Buffers of one size. Made once, lives as long as the machine, and is used by
 /// one processor (it is not `Sync`).
 #[derive(Debug)]
 pub struct Pool {
-    /// The first byte of the memory, and its address as a device sees it.
+    /// The first byte of the memory.
     base: NonNull<u8>,
-    device: u64,
+    /// What is to be added to an address in the memory for that which a device sees.
+    to_device: u64,
     stride: usize,
     headroom: u16,
     space: u16,
-    free: UnsafeCell<Vec<u32>>,
+    /// Where the line with the header of a fresh frame begins in a buffer's space.
+    front: usize,
+    /// Spaces of buffers that are free.
+    free: UnsafeCell<Vec<NonNull<u8>>>,
     /// How many buffers it had to begin with.
     count: usize,
     /// Of each buffer of the memory, what is behind it in a large frame. All pools have
@@ -77,25 +98,31 @@ impl Pool {
         let stride = stride(headroom, room);
         let space = u16::try_from(stride - DRIVER_SPACE).ok()?;
         let headroom = u16::try_from(headroom).ok()?;
-        let total = u32::try_from(memory.len() / stride).ok()?;
+        // There are no more buffers than lines, and a number of either has 32 bits.
+        u32::try_from(memory.len() / ALIGN).ok()?;
+        let total = (memory.len() / stride) as u32;
         let each = total / u32::try_from(processors).ok()?.max(1);
         if each == 0 {
             return None;
         }
         let links: &'static [Cell<Link>] =
             Box::leak((0..total).map(|_| Cell::new(Link::ALONE)).collect());
+        let base = memory.base();
+        // SAFETY: below the total, so within the memory.
+        let space_of = |index: u32| unsafe { base.add(index as usize * stride + DRIVER_SPACE) };
         let pool = |number: usize| {
             let first = number as u32 * each;
             // All of the memory's buffers may come together in one.
             let mut free = Vec::with_capacity(total as usize);
             // Low addresses are taken first.
-            free.extend((first..first + each).rev());
+            free.extend((first..first + each).rev().map(space_of));
             IdlePool(Box::leak(Box::new(Pool {
-                base: memory.base(),
-                device: memory.device(),
+                base,
+                to_device: memory.device().wrapping_sub(base.as_ptr() as u64),
                 stride,
                 headroom,
                 space,
+                front: usize::from(headroom).wrapping_sub(HEADER_LINE),
                 free: UnsafeCell::new(free),
                 count: each as usize,
                 links,
@@ -109,9 +136,9 @@ impl Pool {
     pub fn take(&'static self) -> Option<Packet> {
         // SAFETY: the reference ends here, and the pool is used by one processor,
         // whose interrupts do not touch it.
-        let index = unsafe { &mut *self.free.get() }.pop()?;
+        let buffer = unsafe { &mut *self.free.get() }.pop()?;
         // SAFETY: what is free no more is in nothing else.
-        Some(unsafe { self.packet(index) })
+        Some(unsafe { self.packet(buffer) })
     }
 
     /// Takes in a packet that left another pool; hands it back if that is not over the
@@ -121,21 +148,15 @@ impl Pool {
         if loose.base != self.base.as_ptr() as usize {
             return Err(loose);
         }
-        let Loose {
-            index,
-            start,
-            length,
-            partial,
-            is_large,
-            ..
-        } = loose;
+        // SAFETY: where the buffer was in the same memory when it left.
+        let buffer = unsafe { self.base.add(loose.line as usize * ALIGN + DRIVER_SPACE) };
         Ok(Packet {
             pool: self,
-            index,
-            start,
-            length,
-            partial,
-            is_large,
+            buffer,
+            start: loose.start,
+            length: loose.length,
+            checksum: loose.checksum,
+            marks: loose.marks,
         })
     }
 
@@ -152,24 +173,68 @@ impl Pool {
     }
 
     #[inline]
-    fn give_back(&self, index: u32) {
+    fn give_back(&self, buffer: NonNull<u8>) {
         // The list was made with a place for every buffer, so this allocates
         // nothing.
         // SAFETY: as for `take`.
-        unsafe { &mut *self.free.get() }.push(index);
+        unsafe { &mut *self.free.get() }.push(buffer);
     }
 
-    /// Has the processor fetch `lines` cache lines of a frame in buffer `index`, behind
-    /// its headroom, the first with the driver's header. They will be written: where a
-    /// frame goes, something in its headers is changed.
-    #[inline]
-    pub(crate) fn prefetch(&self, index: u32, lines: usize) {
-        let offset = usize::from(self.headroom) + DRIVER_SPACE - HEADER_LINE;
-        let first = self.base.as_ptr().cast_const();
-        let first = first.wrapping_add((index as usize).wrapping_mul(self.stride) + offset);
-        for line in 0..lines {
-            nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
-        }
+    /// Takes free buffers while `accept` has them, which must not use the pool: it has the
+    /// buffer if it says so.
+    #[inline(always)]
+    pub(crate) fn take_while(&self, mut accept: impl FnMut(NonNull<u8>) -> bool) {
+        self.with_free(|free| {
+            let is_accepted = |buffer: &&NonNull<u8>| accept(**buffer);
+            let taken = free.iter().rev().take_while(is_accepted).count();
+            free.truncate(free.len() - taken);
+        });
+    }
+
+    /// Puts up to `count` buffers, which `next` has the caller's right to, among the free
+    /// ones. Returns whether there were as many; `next` must not use the pool.
+    ///
+    /// # Safety
+    /// As of [`Pool::packet`], for each buffer that `next` returns.
+    #[inline(always)]
+    pub(crate) unsafe fn give_back_while(
+        &self,
+        count: usize,
+        mut next: impl FnMut() -> Option<NonNull<u8>>,
+    ) -> bool {
+        self.with_free(|free| {
+            let before = free.len();
+            let mut given = 0;
+            let spare = free.spare_capacity_mut().get_mut(..count);
+            for place in spare.unwrap_or_default() {
+                let Some(buffer) = next() else { break };
+                place.write(buffer);
+                given += 1;
+            }
+            // SAFETY: so many have been written behind those that were there.
+            unsafe { free.set_len(before + given) };
+            given == count
+        })
+    }
+
+    /// The list of free buffers, for as long as `act` runs: the pool has none meanwhile.
+    #[inline(always)]
+    fn with_free<R>(&self, act: impl FnOnce(&mut Vec<NonNull<u8>>) -> R) -> R {
+        // SAFETY: the reference ends here, as for `take`.
+        let mut free = core::mem::take(unsafe { &mut *self.free.get() });
+        let result = act(&mut free);
+        // SAFETY: as above. In its place is one that has allocated nothing.
+        core::mem::forget(core::mem::replace(unsafe { &mut *self.free.get() }, free));
+        result
+    }
+
+    /// Has the processor fetch `lines` cache lines of a frame behind the headroom of a
+    /// buffer, the first with the driver's header. They will be written: where a frame
+    /// goes, something in its headers is changed.
+    #[inline(always)]
+    pub(crate) fn prefetcher(&self, lines: usize) -> impl Fn(NonNull<u8>) + use<> {
+        let front = self.front;
+        move |buffer| fetch(buffer.as_ptr().wrapping_add(front), lines)
     }
 
     /// Cache lines with the driver's header and the first `front` bytes of a frame.
@@ -177,21 +242,37 @@ impl Pool {
         (HEADER_LINE + front).div_ceil(nve_hint::LINE)
     }
 
-    /// The packet in buffer `index`, as [`Pool::take`] gives it.
+    /// The packet in `buffer`, as [`Pool::take`] gives it.
     ///
     /// # Safety
-    /// The buffer is in no packet and not free: it was given up by
-    /// [`Packet::into_index`], and is taken over once.
+    /// See [`Maker::packet`].
     #[inline]
-    pub(crate) unsafe fn packet(&'static self, index: u32) -> Packet {
-        Packet {
+    pub(crate) unsafe fn packet(&'static self, buffer: NonNull<u8>) -> Packet {
+        // SAFETY: the caller's promise.
+        unsafe { self.maker().packet(buffer, 0) }
+    }
+
+    /// To make packets of many buffers.
+    #[inline(always)]
+    pub(crate) fn maker(&'static self) -> Maker {
+        Maker {
             pool: self,
-            index,
-            start: self.headroom,
-            length: 0,
-            partial: None,
-            is_large: false,
+            headroom: self.headroom,
+            room: self.space - self.headroom,
         }
+    }
+
+    /// What is to be added to the address of a frame for that of the `N` bytes in front of
+    /// it, as a device sees them.
+    #[inline]
+    pub(crate) fn to_header<const N: usize>(&self) -> u64 {
+        self.to_device.wrapping_sub(N as u64)
+    }
+
+    /// Bytes in front of the frame in a fresh buffer.
+    #[inline]
+    pub(crate) fn headroom(&self) -> usize {
+        self.headroom.into()
     }
 
     /// How many buffers it had to begin with.
@@ -199,18 +280,84 @@ impl Pool {
         self.count
     }
 
-    /// Byte `offset` of buffer `index` as a device sees it.
+    /// An address in the memory as a device sees it.
     #[inline]
-    fn device_address(&self, index: u32, offset: usize) -> u64 {
-        self.device + (index as usize * self.stride + offset) as u64
+    fn device_address(&self, place: NonNull<u8>) -> u64 {
+        (place.as_ptr() as u64).wrapping_add(self.to_device)
     }
 
-    /// Byte `offset` of buffer `index`.
-    fn address(&self, index: u32, offset: usize) -> NonNull<u8> {
-        debug_assert!(offset <= self.stride);
-        // SAFETY: `index` is below the count and `offset` at most the stride, so
-        // this is within the memory or just behind it.
-        unsafe { self.base.add(index as usize * self.stride + offset) }
+    /// The space of buffer `index`, which has to be one of the memory's.
+    fn space_of(&self, index: u32) -> NonNull<u8> {
+        debug_assert!((index as usize) < self.links.len());
+        // SAFETY: there is a link for each buffer, so this is within the memory.
+        unsafe { self.base.add(index as usize * self.stride + DRIVER_SPACE) }
+    }
+
+    /// The number of a buffer of the memory.
+    fn index_of(&self, buffer: NonNull<u8>) -> u32 {
+        // A number of buffers has 32 bits.
+        (self.offset_of(buffer) / self.stride) as u32
+    }
+
+    /// Where a buffer begins in the memory, in bytes.
+    #[inline]
+    fn offset_of(&self, buffer: NonNull<u8>) -> usize {
+        buffer.addr().get() - DRIVER_SPACE - self.base.addr().get()
+    }
+}
+
+/// Makes packets of buffers of a pool that a device has filled. What is the same for all of
+/// them is kept here, apart from the pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Maker {
+    pool: &'static Pool,
+    headroom: u16,
+    room: u16,
+}
+
+impl Maker {
+    /// Longest frame that fits behind the headroom.
+    #[inline(always)]
+    pub(crate) fn room(&self) -> u16 {
+        self.room
+    }
+
+    /// The `N` bytes that a device wrote in front of a frame.
+    ///
+    /// # Safety
+    /// `buffer` is one of the pool's memory, and in no packet and not free.
+    #[inline(always)]
+    pub(crate) unsafe fn header<const N: usize>(&self, buffer: NonNull<u8>) -> [u8; N] {
+        const { assert!(N <= DRIVER_SPACE) };
+        // SAFETY: in this buffer, as the driver's space has at least N bytes.
+        unsafe { buffer.add(self.headroom.into()).sub(N).cast().read() }
+    }
+
+    /// The packet in `buffer`, with a frame of `length` bytes behind its headroom.
+    ///
+    /// # Safety
+    /// `buffer` is one of the pool's memory, and in no packet and not free: it was given up
+    /// by [`Packet::into_buffer`] or [`Pool::take_while`], and is taken over once. `length`
+    /// is at most [`Maker::room`].
+    #[inline(always)]
+    pub(crate) unsafe fn packet(&self, buffer: NonNull<u8>, length: u16) -> Packet {
+        Packet {
+            pool: self.pool,
+            buffer,
+            start: self.headroom,
+            length,
+            checksum: PartialChecksum::NOWHERE,
+            marks: ORDINARY,
+        }
+    }
+}
+
+/// Has the processor fetch `lines` cache lines, one at least, to be written.
+#[inline(always)]
+fn fetch(first: *mut u8, lines: usize) {
+    nve_hint::prefetch_write_at(first);
+    for line in 1..lines {
+        nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
     }
 }
 
@@ -241,17 +388,18 @@ impl IdlePool {
 pub struct Loose {
     /// Where the memory begins.
     base: usize,
-    index: u32,
+    /// Where its buffer begins in it, in lines.
+    line: u32,
     start: u16,
     length: u16,
-    partial: Option<PartialChecksum>,
-    is_large: bool,
+    checksum: PartialChecksum,
+    marks: Marks,
 }
 
 impl Loose {
     /// Whether it is a large frame.
     pub fn is_large(&self) -> bool {
-        self.is_large
+        self.marks[LARGE]
     }
 }
 
@@ -259,23 +407,26 @@ impl Loose {
 #[derive(Debug)]
 pub struct Packet {
     pool: &'static Pool,
-    index: u32,
+    /// The buffer's space.
+    buffer: NonNull<u8>,
     /// Offset of the frame in the buffer's space, in bytes.
     start: u16,
     /// Bytes of the frame.
     length: u16,
-    partial: Option<PartialChecksum>,
-    is_large: bool,
+    /// Is yet to be completed if it is marked as [`PARTIAL`].
+    checksum: PartialChecksum,
+    marks: Marks,
 }
 
 impl Packet {
     /// The buffer without the driver's space: headroom, frame and what is behind.
     #[inline]
     pub fn space_mut(&mut self) -> &mut [u8] {
-        let base = self.pool.address(self.index, DRIVER_SPACE);
         // SAFETY: the space of this buffer, which this packet alone may use, and
         // which no device owns while there is a packet outside of a driver.
-        unsafe { core::slice::from_raw_parts_mut(base.as_ptr(), usize::from(self.pool.space)) }
+        unsafe {
+            core::slice::from_raw_parts_mut(self.buffer.as_ptr(), usize::from(self.pool.space))
+        }
     }
 
     /// Bytes in front of the frame.
@@ -299,17 +450,23 @@ impl Packet {
     /// header, to be written.
     #[inline]
     pub fn fetch_headroom(&self) {
-        let offset = (DRIVER_SPACE + self.start()).saturating_sub(HEADER_LINE + 1);
-        nve_hint::prefetch_write_at(self.pool.address(self.index, offset).as_ptr());
+        let header = self.first().as_ptr().cast_const();
+        nve_hint::prefetch_write_at(header.wrapping_sub(HEADER_LINE + 1));
+    }
+
+    /// The frame's first byte.
+    #[inline]
+    pub(crate) fn first(&self) -> NonNull<u8> {
+        // SAFETY: within the buffer's space by the invariant.
+        unsafe { self.buffer.add(self.start()) }
     }
 
     /// The frame's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        let first = self.pool.address(self.index, DRIVER_SPACE + self.start());
         // SAFETY: within the space by the invariant; not used by others, as for
         // `space_mut`.
-        unsafe { core::slice::from_raw_parts(first.as_ptr(), self.len()) }
+        unsafe { core::slice::from_raw_parts(self.first().as_ptr(), self.len()) }
     }
 
     /// The frame's bytes, to be changed in place.
@@ -354,13 +511,22 @@ impl Packet {
     /// The checksum that is yet to be completed.
     #[inline]
     pub fn partial(&self) -> Option<PartialChecksum> {
-        self.partial
+        self.marks[PARTIAL].then_some(self.checksum)
+    }
+
+    /// Whether it is an ordinary frame without a checksum to be completed.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.marks == ORDINARY
     }
 
     /// Sets or clears the checksum that is yet to be completed.
     #[inline]
     pub fn set_partial(&mut self, partial: Option<PartialChecksum>) {
-        self.partial = partial;
+        self.marks[PARTIAL] = partial.is_some();
+        if let Some(checksum) = partial {
+            self.checksum = checksum;
+        }
     }
 
     /// The `N` bytes in front of the frame, for the header of a driver, and their
@@ -368,23 +534,26 @@ impl Packet {
     #[inline]
     pub(crate) fn header_mut<const N: usize>(&mut self) -> (&mut [u8; N], u64) {
         const { assert!(N <= DRIVER_SPACE) };
-        let offset = DRIVER_SPACE + self.start() - N;
-        let first = self.pool.address(self.index, offset);
-        let device = self.pool.device_address(self.index, offset);
         // SAFETY: in this buffer, since the driver's space has at least N bytes;
         // not used by others, as for `space_mut`.
-        (unsafe { &mut *first.as_ptr().cast::<[u8; N]>() }, device)
+        let (header, first) = unsafe {
+            let first = self.first().sub(N);
+            (&mut *first.as_ptr().cast::<[u8; N]>(), first)
+        };
+        (header, self.pool.device_address(first))
     }
 
     /// Byte `offset` of its space as a device sees it.
     pub(crate) fn device_address(&self, offset: usize) -> u64 {
-        self.pool.device_address(self.index, DRIVER_SPACE + offset)
+        self.pool
+            .device_address(self.buffer)
+            .wrapping_add(offset as u64)
     }
 
     /// The frame's bytes, as many of them as are in the first buffer.
     #[inline]
     pub fn front(&self) -> &[u8] {
-        match self.is_large {
+        match self.marks[LARGE] {
             false => self.bytes(),
             true => self.large_front(),
         }
@@ -393,7 +562,7 @@ impl Packet {
     /// How many buffers it has.
     #[inline]
     pub fn buffers(&self) -> usize {
-        match self.is_large {
+        match self.marks[LARGE] {
             false => 1,
             true => self.pieces().count(),
         }
@@ -402,27 +571,25 @@ impl Packet {
     /// Takes the packet, with its buffers, out of its pool.
     #[inline]
     pub fn leave(self) -> Loose {
-        let (start, length, partial) = (self.start, self.length, self.partial);
-        let is_large = self.is_large;
-        Loose {
+        let loose = Loose {
             base: self.pool.base.as_ptr() as usize,
-            index: self.into_index(),
-            start,
-            length,
-            partial,
-            is_large,
-        }
+            // A number of lines has 32 bits.
+            line: (self.pool.offset_of(self.buffer) / ALIGN) as u32,
+            start: self.start,
+            length: self.length,
+            checksum: self.checksum,
+            marks: self.marks,
+        };
+        core::mem::forget(self);
+        loose
     }
 
     /// Has the processor fetch the first `front` bytes of the frame, with its driver's
     /// header.
     #[inline]
     pub fn fetch(&self, front: usize) {
-        let offset = DRIVER_SPACE + self.start() - HEADER_LINE;
-        let first = self.pool.address(self.index, offset).as_ptr();
-        for line in 0..Pool::lines(front) {
-            nve_hint::prefetch_write_at(first.wrapping_add(line * nve_hint::LINE));
-        }
+        let first = self.first().as_ptr();
+        fetch(first.wrapping_sub(HEADER_LINE), Pool::lines(front));
     }
 
     /// Whether its buffer is one of `pool`.
@@ -431,12 +598,18 @@ impl Packet {
         core::ptr::eq(self.pool, pool)
     }
 
-    /// Gives the packet up and keeps its buffer: whoever has the number has the buffer.
+    /// Its buffer, which it still has.
     #[inline]
-    pub(crate) fn into_index(self) -> u32 {
-        let index = self.index;
+    pub(crate) fn buffer(&self) -> NonNull<u8> {
+        self.buffer
+    }
+
+    /// Gives the packet up and keeps its buffer: whoever has the address has the buffer.
+    #[inline]
+    pub(crate) fn into_buffer(self) -> NonNull<u8> {
+        let buffer = self.buffer;
         core::mem::forget(self);
-        index
+        buffer
     }
 
     /// Bytes from the frame's start to the buffer's end.
@@ -449,106 +622,9 @@ impl Packet {
 impl Drop for Packet {
     #[inline]
     fn drop(&mut self) {
-        if self.is_large {
+        if self.marks[LARGE] {
             return self.drop_large();
         }
-        self.pool.give_back(self.index);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::virtio::fake::leak_memory;
-
-    fn pool(count: usize) -> &'static Pool {
-        Pool::new(leak_memory(Pool::bytes(count, 128, 2000)), 128, 2000).unwrap()
-    }
-
-    #[test]
-    fn each_buffer_is_handed_out_once_and_comes_back() {
-        let pool = pool(8);
-        let mut packets: Vec<Packet> = std::iter::from_fn(|| pool.take()).collect();
-        assert_eq!(packets.len(), 8);
-        for (i, packet) in packets.iter_mut().enumerate() {
-            packet.space_mut().fill(i as u8);
-            let (header, _) = packet.header_mut::<12>();
-            header.fill(i as u8);
-        }
-        for (i, packet) in packets.iter_mut().enumerate() {
-            assert!(packet.space_mut().iter().all(|byte| *byte == i as u8));
-            assert_eq!(packet.header_mut::<12>().1 % ALIGN as u64, 0);
-        }
-        packets.truncate(3);
-        assert_eq!(pool.available(), 5);
-        drop(packets);
-        assert_eq!(pool.available(), 8);
-    }
-
-    #[test]
-    fn a_fresh_packet_has_its_headroom_and_room() {
-        let packet = pool(1).take().unwrap();
-        assert_eq!((packet.start(), packet.len()), (128, 0));
-        assert!(packet.capacity() >= 2000);
-        assert_eq!(packet.partial(), None);
-    }
-
-    #[test]
-    fn a_range_outside_of_the_buffer_is_refused() {
-        let mut packet = pool(1).take().unwrap();
-        let space = packet.space_mut().len();
-        assert_eq!(packet.set_range(0, space), Some(()));
-        assert_eq!(packet.len(), space);
-        for (start, length) in [(0, space + 1), (space, 1), (usize::MAX, 2), (2, usize::MAX)] {
-            assert_eq!(packet.set_range(start, length), None);
-        }
-        assert_eq!(packet.len(), space);
-    }
-
-    #[test]
-    fn appending_keeps_order_and_stops_at_the_end() {
-        let mut packet = pool(1).take().unwrap();
-        packet.append(&[b"ab", b"", b"cde"]).unwrap();
-        assert_eq!(packet.bytes(), b"abcde");
-        let rest = packet.capacity() - 5;
-        assert_eq!(packet.append(&[&vec![0; rest], b"x"]), None);
-        assert_eq!(packet.bytes_mut(), b"abcde");
-        packet.append(&[&vec![0; rest]]).unwrap();
-        assert_eq!(packet.capacity(), packet.len());
-    }
-
-    #[test]
-    fn a_packet_moves_to_another_pool_of_the_same_memory() {
-        let memory = || leak_memory(Pool::bytes(8, 128, 2000));
-        let pools = Pool::several(memory(), 128, 2000, 3).unwrap();
-        let pools: Vec<&Pool> = pools.into_iter().map(IdlePool::open).collect();
-        let available = |pools: &[&Pool]| pools.iter().map(|it| it.available()).collect::<Vec<_>>();
-        assert_eq!(available(&pools), [2, 2, 2]);
-        let mut packets: Vec<Packet> = std::iter::from_fn(|| pools[0].take()).collect();
-        packets[1].append(&[b"abc"]).unwrap();
-        let moved: Vec<Packet> = packets
-            .into_iter()
-            .map(|packet| pools[2].adopt(packet.leave()).unwrap())
-            .collect();
-        assert_eq!(moved[1].bytes(), b"abc");
-        assert_eq!(available(&pools), [0, 2, 2]);
-        drop(moved);
-        assert_eq!(available(&pools), [0, 2, 4]);
-        let other = Pool::new(memory(), 128, 2000).unwrap();
-        let packet = pools[1].take().unwrap();
-        let refused = other.adopt(packet.leave()).unwrap_err();
-        drop(pools[1].adopt(refused).unwrap());
-        assert_eq!(available(&pools), [0, 2, 4]);
-        assert!(Pool::several(memory(), 128, 2000, 9).is_none());
-    }
-
-    #[test]
-    fn the_header_of_a_frame_at_the_very_front_is_in_the_buffer() {
-        let mut packet = pool(1).take().unwrap();
-        packet.set_range(0, 60).unwrap();
-        packet.bytes_mut().fill(7);
-        let (header, _) = packet.header_mut::<12>();
-        header.fill(9);
-        assert_eq!(packet.bytes(), [7; 60]);
+        self.pool.give_back(self.buffer);
     }
 }

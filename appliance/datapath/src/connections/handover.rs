@@ -14,7 +14,7 @@ const GENERATION: u32 = (1 << 24) - 1;
 
 /// Ticks that what another NVE tells may have been under way, about a second: what was
 /// seen here so short before it is not older.
-const UNDER_WAY: u32 = 8;
+const UNDER_WAY: u32 = 2;
 
 impl Connections {
     /// Connections of a VAP that are not expired, oldest first.

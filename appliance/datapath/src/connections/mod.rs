@@ -11,10 +11,9 @@
 //! chain of its bucket and in the list of its VAP; `entries` and `cold` are of one
 //! length, at most `capacity`; a slot's generation changes whenever handles to it
 //! must fail. Ticks are wrapping: entries are looked at by [`Connections::age`]
-//! at least once in 9 years.
+//! at least once in 36 years.
 
 use core::net::IpAddr;
-use core::num::NonZeroU32;
 
 use alloc::vec::Vec;
 use nve_protocol::{Direction, DropReason, RuleId, Vlan};
@@ -23,6 +22,7 @@ use crate::Nanos;
 use crate::tables::{Changes, NEVER, Scope};
 
 mod fragments;
+mod handle;
 mod handover;
 mod hash;
 mod key;
@@ -33,6 +33,8 @@ mod state;
 mod tests;
 
 pub(crate) use fragments::{FirstFragment, Fragments, Piece};
+pub(crate) use handle::Fresh;
+pub use handle::Handle;
 use hash::Secrets;
 pub(crate) use key::ConnectionKey;
 pub use state::{ACK, CHANGES, FIN, RST, SYN, State, Timeouts};
@@ -50,8 +52,16 @@ const SWEPT: usize = 4;
 /// Most entries that are looked at to make room for one.
 const LOOK: usize = 8;
 
-/// One tick is 2^27 ns, about 134 ms.
-const TICK: u32 = 27;
+/// One tick is 2^29 ns, about half a second: longer than the time between the packets of a
+/// million busy connections, since each tick in which one is used costs a line of memory,
+/// and short beside the shortest time that one is kept.
+const TICK: u32 = 29;
+
+/// Entries that are fetched to be looked at for expiry.
+const AHEAD: usize = 2;
+
+/// Expired ones are looked for by time each 2^27 ns, about 134 ms.
+const PATROL: u32 = 27;
 
 fn tick(now: Nanos) -> u32 {
     (now.0 >> TICK) as u32
@@ -87,42 +97,6 @@ struct Cold {
     newer: u32,
 }
 
-/// One connection, as long as it is the same one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handle {
-    /// The slot plus one, so that an optional handle takes no more room.
-    slot: NonZeroU32,
-    generation: u32,
-}
-
-impl Handle {
-    fn new(slot: u32, generation: u32) -> Option<Handle> {
-        let slot = NonZeroU32::new(slot.wrapping_add(1))?;
-        Some(Handle { slot, generation })
-    }
-
-    #[inline]
-    fn slot(self) -> u32 {
-        self.slot.get() - 1
-    }
-}
-
-/// A time at which packets were followed, to the tick, and how many connections had
-/// been taken out early by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fresh {
-    tick: u32,
-    evictions: u32,
-}
-
-impl Fresh {
-    /// No time at all.
-    pub(crate) const NEVER: Fresh = Fresh {
-        tick: u32::MAX,
-        evictions: u32::MAX,
-    };
-}
-
 /// The handle's connection is no more, or rules must be asked again: the packet
 /// must be admitted anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +121,7 @@ pub struct Connection {
     pub remote_port: u16,
     /// Where it is in its life.
     pub state: State,
-    /// Nanoseconds since the last packet, in steps of 134 ms.
+    /// Nanoseconds since the last packet, in steps of about half a second.
     pub idle: Nanos,
     /// The rule that last allowed it.
     pub rule: RuleId,
@@ -206,8 +180,8 @@ pub(crate) struct Connections {
     rival: u32,
     /// Where ageing goes on.
     cursor: usize,
-    /// The tick of the last [`age_by_time`](Self::age_by_time).
-    aged: u32,
+    /// When [`age_by_time`](Self::age_by_time) last did something, in steps of its own.
+    aged: u64,
     /// The entry whose epoch is looked at next.
     swept: usize,
     /// How many were removed that had not expired, wrapping; never the largest number.
@@ -245,7 +219,8 @@ impl Connections {
         for state in State::ALL {
             if let Some(limit) = limits.get_mut(*state as usize) {
                 let nanos = u64::from(config.timeouts.get(*state)) * 1_000_000_000;
-                *limit = (nanos >> TICK) as u32;
+                // None is forgotten early.
+                *limit = nanos.div_ceil(1 << TICK) as u32;
             }
         }
         Connections {
@@ -552,12 +527,22 @@ impl Connections {
                 removed += 1;
             }
         }
+        // Those that are looked at next time, if it is some.
+        for entry in self
+            .entries
+            .iter()
+            .skip(self.cursor)
+            .take(budget.min(AHEAD))
+        {
+            nve_hint::prefetch(entry);
+        }
         removed
     }
 
-    /// The same, once in each tick: within one, nothing more expires.
+    /// The same, now and then, however often it is called.
     pub(crate) fn age_by_time(&mut self, now: Nanos, budget: usize) {
-        if core::mem::replace(&mut self.aged, tick(now)) != tick(now) {
+        let step = now.0 >> PATROL;
+        if core::mem::replace(&mut self.aged, step) != step {
             self.age(now, budget);
         }
     }

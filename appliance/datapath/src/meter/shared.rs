@@ -1,7 +1,7 @@
 //! Meters that several processors pass frames through.
 //!
 //! A limit holds for all that a VAP sends or gets, and its flows are on all processors.
-//! So each meter has a lock, and a cache line of its own: processors wait for each other
+//! So each meter has a lock, and cache lines of its own: processors wait for each other
 //! only where they meter the same VAP, which has a limit, so not for long.
 
 use alloc::vec::Vec;
@@ -16,6 +16,8 @@ use crate::Nanos;
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Place(Mutex<Option<Meter>>);
+
+const _: () = assert!(size_of::<Place>() == 128);
 
 /// The meters of every VAP, by tag and direction.
 #[derive(Debug)]

@@ -5,13 +5,14 @@ use nve_protocol::{Direction, DropReason, Vap, Vlan, Vni};
 
 use super::{Datapath, UNCHECKED};
 use crate::flow::Exit;
+use crate::forward::Forward;
 use crate::frame::Frame;
 use crate::inspect::steps;
 use crate::packet::Headers;
 use crate::security::{Admission, Packet};
 use crate::tables::{MeterIndex, VtepIndex};
 use crate::trunk;
-use crate::wire::{ethernet, vxlan};
+use crate::wire::{array, ethernet, put, vxlan};
 use crate::witness::{Entrance, Incoming, Witness};
 use crate::{Nanos, Side, Sink, Verdict};
 
@@ -88,11 +89,16 @@ impl Datapath {
         if admitted {
             return Ok(());
         }
+        self.blame_meter(meter, witness);
+        Err(DropReason::RateLimit)
+    }
+
+    /// Says whose meter refused a frame.
+    pub(super) fn blame_meter(&self, meter: MeterIndex, witness: &mut impl Witness) {
         witness.blame(|| {
             let (vlan, direction, _) = self.tables.metered(meter)?;
             steps::blame(&self.tables, vlan, direction, None)
         });
-        Err(DropReason::RateLimit)
     }
 
     /// Asks a VAP's security groups about a frame. What is not IP passes, and so
@@ -269,4 +275,20 @@ fn inner_entropy(inner: &[u8]) -> u32 {
     let split = inner.split_at_checked(ethernet::ADDRESSES);
     let (addresses, rest) = split.unwrap_or_default();
     trunk::entropy(addresses, rest)
+}
+
+/// What spreads the packets of a tagged frame's flow over the source ports of outer
+/// headers: a hash over the frame as it enters the tunnel.
+pub(super) fn entropy(exit: Exit, forward: &Forward, frame: &[u8]) -> u32 {
+    if !matches!(exit, Exit::Tunnel(_)) {
+        return 0;
+    }
+    let mut addresses: [u8; ethernet::ADDRESSES] = array(frame, 0).unwrap_or_default();
+    if let Some(routed) = &forward.routed {
+        let to = &routed.rewrite;
+        put(&mut addresses, 0, &to.destination.0);
+        put(&mut addresses, 6, &to.source.0);
+    }
+    let rest = frame.get(ethernet::ADDRESSES + ethernet::TAG..);
+    trunk::entropy(&addresses, rest.unwrap_or_default())
 }

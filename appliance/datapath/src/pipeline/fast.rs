@@ -1,38 +1,58 @@
 //! The fast path: packets of known flows.
 //!
-//! A burst is looked at twice: first each frame is read, and the memory fetched in which
-//! its flow will be looked for, one beside the other; then each follows the verdict that
-//! is found there, or goes through every stage. A verdict that is good in this epoch is so
-//! for all of its flow, but for packets that have changed a connection or cannot be routed.
+//! A burst is gone through three times. First each frame is looked at, and the memory
+//! fetched in which its flow will be looked for, one beside the other; then flows are
+//! looked for, and what their verdicts need is fetched; then each frame follows its
+//! verdict: by the shortest way ([`lane`](super::lane)), or by the stages that the rest of
+//! the pipeline has, or if its flow is not known, through every stage. A verdict that is
+//! good in this epoch is so for all of its flow, but for packets that have changed a
+//! connection or cannot be routed.
 
 use nve_protocol::{Direction, DropReason, Vlan};
 
-use super::Datapath;
+use super::lane::Left;
+use super::{BURST, Datapath};
 use crate::connections::{CHANGES, Fresh};
-use crate::flow::{Exit, FlowKey, Home, Known, Origin, Path, Peer, Slot};
-use crate::frame::Frame;
-use crate::glance::{Glance, Span};
+use crate::flow::{Exit, FlowKey, Found, Has, Home, Known, Origin, Path, Peer, Slot};
+use crate::frame::{Burst, Frame};
+use crate::glance::{self, Glance, Span};
 use crate::packet::Headers;
 use crate::tables::VtepIndex;
-use crate::witness::{Entrance, Incoming, Witness};
-use crate::{Nanos, Side, Verdict};
+use crate::witness::{Entrance, Incoming, Live, Witness};
+use crate::{Nanos, Side, Sink, Verdict};
 use crate::{checksum, trunk, uplink};
 
-/// What was seen of a frame: nothing, or an ordinary packet.
+/// How many frames before its turn it is foreseen what a frame will need.
+const AHEAD: usize = 6;
+
+/// What was seen of a frame, and found of its flow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    key: FlowKey,
+    pub(super) key: FlowKey,
     home: Home,
-    is_ordinary: bool,
-    is_ipv4: bool,
-    hop_limit: u8,
+    course: Course,
+    pub(super) is_ipv4: bool,
+    pub(super) hop_limit: u8,
     /// Flags of TCP, 0 of all else.
-    flags: u8,
+    pub(super) flags: u8,
     /// Where the packet begins and ends in the frame, out of its tunnel.
     header: u16,
     end: u16,
     /// Bytes in front of the inner frame, and where that ends; 0 from the trunk.
-    inner: (u16, u16),
+    pub(super) inner: (u16, u16),
+}
+
+/// How a frame goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// It is no ordinary packet: through every stage.
+    Strange,
+    /// It is one; its flow has to be looked for.
+    Ordinary,
+    /// Its flow is at home, and good in this epoch.
+    Home,
+    /// The same, and there is nothing to be done but to give it to that VAP.
+    Across(Vlan),
 }
 
 impl Seen {
@@ -40,7 +60,7 @@ impl Seen {
     pub(crate) const NOTHING: Seen = Seen {
         key: FlowKey::NONE,
         home: Home::NONE,
-        is_ordinary: false,
+        course: Course::Strange,
         is_ipv4: false,
         hop_limit: 0,
         flags: 0,
@@ -49,68 +69,171 @@ impl Seen {
         inner: (0, 0),
     };
 
-    #[inline]
-    fn span(&self) -> Span {
+    #[inline(always)]
+    pub(super) fn span(&self) -> Span {
         Span {
             header: self.header.into(),
             end: self.end.into(),
             is_ipv4: self.is_ipv4,
         }
     }
+
+    #[inline(always)]
+    fn is_home(&self) -> bool {
+        matches!(self.course, Course::Home | Course::Across(_))
+    }
+
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    pub(super) fn packet_length(&self) -> usize {
+        usize::from(self.end).saturating_sub(self.header.into())
+    }
+
+    /// Bytes of the frame that was in a tunnel.
+    #[inline(always)]
+    pub(super) fn inner_length(&self) -> usize {
+        let (inner, end) = self.inner;
+        end.saturating_sub(inner).into()
+    }
 }
 
+/// Bursts.
 impl Datapath {
-    /// Looks at a frame, and has the memory fetched in which its flow will be looked for.
+    /// Processes the first frames of those that came in on the trunk, or else the uplink,
+    /// as many as there is room in `all` for what is seen of them.
     #[inline(always)]
-    pub(super) fn look(&self, ingress: Side, frame: &[u8], seen: &mut Seen) {
-        seen.is_ordinary = self.see(ingress, frame, seen).is_some();
-    }
-
-    #[inline(always)]
-    fn see(&self, ingress: Side, frame: &[u8], seen: &mut Seen) -> Option<()> {
-        let (glance, inner) = self.glance(ingress, frame)?;
-        let home = self.flows.home(&glance.key);
-        self.flows.prefetch(home);
-        let span = glance.span;
-        *seen = Seen {
-            key: glance.key,
-            home,
-            is_ordinary: true,
-            is_ipv4: span.is_ipv4,
-            hop_limit: glance.hop_limit,
-            flags: glance.flags,
-            // A packet's length has 16 bits; headers in front of it can make it too long.
-            header: span.header as u16,
-            end: u16::try_from(span.end).ok()?,
-            inner,
-        };
-        Some(())
-    }
-
-    #[inline(always)]
-    fn glance(&self, ingress: Side, frame: &[u8]) -> Option<(Glance, (u16, u16))> {
-        match ingress {
-            Side::Trunk => Some((Glance::of_vap(frame)?, (0, 0))),
-            Side::Uplink => {
-                let uplink = self.underlay.uplink();
-                let seen = uplink::glance(uplink, &self.tables, frame)?;
-                // An outer packet has at most 65,535 bytes, and so has what is in it.
-                let inner = (seen.inner as u16, u16::try_from(seen.end).ok()?);
-                Some((seen.glance, inner))
+    pub(super) fn process_burst<const FROM_TRUNK: bool>(
+        &mut self,
+        now: Nanos,
+        burst: &mut impl Burst,
+        all: &mut [Seen; BURST],
+        sink: &mut impl Sink,
+    ) {
+        let count = burst.len().min(BURST);
+        let all = all.get_mut(..count).unwrap_or_default();
+        for (at, seen) in all.iter_mut().enumerate() {
+            seen.course = match self.look::<FROM_TRUNK>(burst.bytes(at), seen) {
+                Some(()) => Course::Ordinary,
+                None => Course::Strange,
+            };
+        }
+        for seen in &mut *all {
+            self.recognize(now, seen);
+        }
+        let fresh = self.security.freshness(now);
+        let found = self.found();
+        for (at, seen) in all.iter().enumerate() {
+            if let Some(later) = all.get(at + AHEAD)
+                && later.course == Course::Home
+                && self.foresee(fresh, later)
+                && FROM_TRUNK
+            {
+                burst.fetch_headroom(at + AHEAD);
+            }
+            // What was found is there, and good, unless a frame of the burst has put
+            // something in its place, or begun another epoch.
+            let is_home = seen.is_home() && self.found() == found;
+            if let Course::Across(vlan) = seen.course
+                && is_home
+                && self.send_across(burst, at, vlan)
+            {
+                continue;
+            }
+            let slot = match is_home {
+                true => Some(Slot::of(seen.home)),
+                false => self.find(now, seen),
+            };
+            match slot {
+                Some(slot) => self.follow_lane::<FROM_TRUNK>(now, slot, burst, at, seen, sink),
+                None => {
+                    self.process_rest::<FROM_TRUNK>(now, Left::Unknown, burst, at, seen, sink);
+                }
             }
         }
     }
 
-    /// Has the connections fetched of what is most likely the flow of a frame that was
-    /// looked at, if they are to be followed. Returns whether it goes into a tunnel.
+    /// As long as it is the same, the flows that were found are where they were, and good.
     #[inline(always)]
-    pub(super) fn foresee(&self, fresh: Fresh, seen: &Seen) -> bool {
-        let Some((is_home, known)) = self.flows.likely(seen.home, &seen.key) else {
+    fn found(&self) -> (u32, u32) {
+        (self.flows.insertions(), self.epoch)
+    }
+
+    /// Looks at a frame, and has the memory fetched in which its flow will be looked for.
+    #[inline(always)]
+    fn look<const FROM_TRUNK: bool>(&self, frame: &[u8], seen: &mut Seen) -> Option<()> {
+        if FROM_TRUNK {
+            match glance::plain_of_vap(frame) {
+                Some(glance) => self.note(&glance, (0, 0), seen),
+                None => self.look_closer(Side::Trunk, frame, seen),
+            }
+        } else {
+            match uplink::plain(self.underlay.uplink(), frame) {
+                Some(plain) => self.note(&plain.glance, plain.range()?, seen),
+                None => self.look_closer(Side::Uplink, frame, seen),
+            }
+        }
+    }
+
+    /// The same for what is not quite as plain.
+    #[inline(never)]
+    fn look_closer(&self, ingress: Side, frame: &[u8], seen: &mut Seen) -> Option<()> {
+        match ingress {
+            Side::Trunk => self.note(&Glance::of_vap(frame)?, (0, 0), seen),
+            Side::Uplink => {
+                let tunnelled = uplink::glance(self.underlay.uplink(), &self.tables, frame)?;
+                self.note(&tunnelled.glance, tunnelled.range()?, seen)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, glance: &Glance, inner: (u16, u16), seen: &mut Seen) -> Option<()> {
+        let span = glance.span;
+        // A packet's length has 16 bits; headers in front of it can make it too long.
+        seen.header = span.header as u16;
+        seen.end = u16::try_from(span.end).ok()?;
+        seen.home = self.flows.home(&glance.key);
+        self.flows.prefetch(seen.home);
+        seen.key.assign(&glance.key);
+        seen.is_ipv4 = span.is_ipv4;
+        seen.hop_limit = glance.hop_limit;
+        seen.flags = glance.flags;
+        seen.inner = inner;
+        Some(())
+    }
+
+    /// Looks for the flow of a frame that was looked at, and has its verdict fetched.
+    #[inline(always)]
+    fn recognize(&mut self, now: Nanos, seen: &mut Seen) {
+        if seen.course == Course::Strange {
+            return;
+        }
+        let (home, key) = (seen.home, &seen.key);
+        seen.course = match self.flows.find_home(home, key, self.epoch, now) {
+            Found::Across(vlan) => Course::Across(vlan),
+            Found::Home => {
+                self.flows.prefetch_verdict(home);
+                Course::Home
+            }
+            Found::Old => {
+                self.flows.prefetch_verdict(home);
+                Course::Ordinary
+            }
+            Found::Nothing => {
+                self.foresee_new(seen);
+                Course::Ordinary
+            }
+        };
+    }
+
+    /// Has the connections fetched of a flow that is at home, if they are to be followed.
+    /// Returns whether it goes into a tunnel.
+    #[inline(always)]
+    fn foresee(&self, fresh: Fresh, seen: &Seen) -> bool {
+        let Some(known) = self.flows.get(Slot::of(seen.home)) else {
             return false;
         };
-        if !is_home {
-            self.foresee_new(seen);
-        } else if known.fresh != fresh {
+        if known.path.has().any(Has::CONNECTION) && known.fresh != fresh {
             for handle in known.path.connections.iter().flatten() {
                 self.security.prefetch(*handle);
             }
@@ -123,9 +246,6 @@ impl Datapath {
     #[cold]
     #[inline(never)]
     fn foresee_new(&self, seen: &Seen) {
-        if !seen.is_ordinary {
-            return;
-        }
         self.flows.prefetch_set(seen.home);
         let (vap, direction) = match seen.key.origin() {
             Some(Origin::Vap(tag)) => (Vlan::new(tag), Direction::Egress),
@@ -143,20 +263,82 @@ impl Datapath {
         }
     }
 
-    /// Processes a frame that was looked at.
-    #[inline(always)]
-    pub(super) fn process_seen(
+    /// Processes a frame that the lane has left.
+    #[inline(never)]
+    pub(super) fn process_rest<const FROM_TRUNK: bool>(
+        &mut self,
+        now: Nanos,
+        left: Left,
+        burst: &mut impl Burst,
+        at: usize,
+        seen: &Seen,
+        sink: &mut impl Sink,
+    ) {
+        let Some(mut frame) = burst.frame(at) else {
+            return;
+        };
+        let side = if FROM_TRUNK {
+            Side::Trunk
+        } else {
+            Side::Uplink
+        };
+        let mut witness = Live::new(sink);
+        let verdict = match left {
+            Left::Slower(slot) => {
+                self.process_known(now, side, &mut frame, seen, slot, &mut witness)
+            }
+            Left::Refused(meter) => {
+                self.blame_meter(meter, &mut witness);
+                if !FROM_TRUNK {
+                    let (inner, end) = seen.inner;
+                    // It is inside, as it was seen there.
+                    let _ = uplink::decapsulate(&mut frame, inner.into(), end.into());
+                }
+                self.lose_seen(now, &frame, seen, DropReason::RateLimit, &mut witness)
+            }
+            Left::Unknown => self.process_one(now, side, &mut frame, &mut witness),
+        };
+        let extent = frame.extent();
+        burst.give_back(at, extent, verdict);
+    }
+}
+
+/// Single frames.
+impl Datapath {
+    /// Processes a frame by itself.
+    pub(super) fn process_single(
+        &mut self,
+        now: Nanos,
+        ingress: Side,
+        frame: &mut Frame<'_>,
+        witness: &mut impl Witness,
+    ) -> Verdict {
+        let mut seen = Seen::NOTHING;
+        if self
+            .look_closer(ingress, frame.bytes(), &mut seen)
+            .is_some()
+        {
+            seen.course = Course::Ordinary;
+        }
+        match self.find(now, &seen) {
+            Some(slot) => self.process_known(now, ingress, frame, &seen, slot, witness),
+            None => self.process_one(now, ingress, frame, witness),
+        }
+    }
+
+    /// Processes a frame whose flow is known, as its verdict says, or if it does not fare
+    /// like the rest of its flow, through every stage.
+    fn process_known(
         &mut self,
         now: Nanos,
         ingress: Side,
         frame: &mut Frame<'_>,
         seen: &Seen,
+        slot: Slot,
         witness: &mut impl Witness,
     ) -> Verdict {
-        if seen.is_ordinary
-            && let Some(at) = self.find(now, seen)
-            && let Some(known) = self.flows.get(at).copied()
-            && self.may_follow(now, ingress, frame, seen, at, &known)
+        if let Some(known) = self.flows.get(slot).copied()
+            && self.may_follow(now, ingress, frame, seen, slot, &known)
         {
             let followed = self.follow(now, ingress, frame, seen, &known.path, witness);
             return match followed {
@@ -167,18 +349,20 @@ impl Datapath {
         self.process_one(now, ingress, frame, witness)
     }
 
-    /// The entry of a flow, good in this epoch.
-    #[inline(always)]
+    /// The entry of a flow, good in this epoch, wherever it is.
+    #[inline(never)]
     fn find(&mut self, now: Nanos, seen: &Seen) -> Option<Slot> {
+        if seen.course == Course::Strange {
+            return None;
+        }
         let (home, key) = (seen.home, &seen.key);
         match self.flows.find(home, key, self.epoch, now) {
-            Some(at) => Some(at),
+            Some(slot) => Some(slot),
             None => self.renew(home, key, now),
         }
     }
 
     /// Does with a frame what its flow's verdict says.
-    #[inline(always)]
     fn follow(
         &mut self,
         now: Nanos,
@@ -206,7 +390,6 @@ impl Datapath {
     }
 
     /// Whether a frame fares like the rest of its flow; its connections are followed.
-    #[inline(always)]
     fn may_follow(
         &mut self,
         now: Nanos,
@@ -232,27 +415,34 @@ impl Datapath {
         }
         let fresh = self.security.freshness(now);
         (known.fresh == fresh && seen.flags & CHANGES == 0)
-            || self.touch(now, seen, at, known, fresh)
+            || self.follow_connections(now, at, seen.flags, fresh)
     }
 
     /// Follows the connections of a flow; false if it must be decided anew.
     #[inline(never)]
-    fn touch(&mut self, now: Nanos, seen: &Seen, at: Slot, known: &Known, fresh: Fresh) -> bool {
+    pub(super) fn follow_connections(
+        &mut self,
+        now: Nanos,
+        slot: Slot,
+        flags: u8,
+        fresh: Fresh,
+    ) -> bool {
+        let Some(known) = self.flows.get(slot) else {
+            return false;
+        };
         let directions = [Direction::Egress, Direction::Ingress];
         let mut settled = true;
         for (handle, direction) in known.path.connections.iter().zip(directions) {
             let Some(handle) = handle else { continue };
             let changes = self.tables.changes();
-            let touched = self
-                .security
-                .touch(*handle, direction, seen.flags, now, changes);
+            let touched = self.security.touch(*handle, direction, flags, now, changes);
             match touched {
                 Ok(same) => settled &= same,
                 Err(_) => return false,
             }
         }
         if settled {
-            self.flows.refresh(at, fresh);
+            self.flows.refresh(slot, fresh);
         }
         true
     }
@@ -321,7 +511,6 @@ impl Datapath {
 }
 
 /// Whether an IPv4 header has the checksum that it should.
-#[inline]
 fn is_intact(frame: &Frame<'_>, span: Span) -> bool {
     !span.is_ipv4
         || frame

@@ -110,16 +110,9 @@ impl Datapath {
         };
         let exit = Exit::Vap(vlan);
         let got = self.admit_at(incoming, exit, frame, witness)?;
-        let path = Path {
-            vni,
-            exit,
-            rewrite: None,
-            connections: [None, got.connection],
-            egress: None,
-            ingress: self.ingress_meter(exit),
-            dscp: None,
-            entropy: 0,
-        };
+        let path = Path::new(vni, exit)
+            .following([None, got.connection])
+            .metered(None, self.ingress_meter(exit));
         if got.lasting
             && !witness.is_tracing()
             && let Some(peer) = uplink::peer(&self.tables, way.vtep)

@@ -275,7 +275,7 @@ impl Security {
         self.connections.age(now, budget)
     }
 
-    /// The same, to be called as often as one likes: it has an effect once in 134 ms.
+    /// The same, to be called as often as one likes: it has an effect now and then.
     pub(crate) fn age_by_time(&mut self, now: Nanos, budget: usize) {
         self.connections.age_by_time(now, budget);
     }

@@ -146,9 +146,9 @@ impl Reference {
     }
 
     fn is_dead(&self, known: &Known) -> bool {
-        let ticks = |nanos: u64| nanos >> 27;
+        const TICK: u64 = 1 << 29;
         let limit = u64::from(Timeouts::default().get(known.state)) * 1_000_000_000;
-        ticks(self.now) - ticks(known.seen) > ticks(limit)
+        self.now / TICK - known.seen / TICK > limit.div_ceil(TICK)
     }
 
     fn admit(&mut self, sent: &Sent) -> Result<Option<RuleId>, DropReason> {

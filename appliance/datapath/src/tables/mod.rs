@@ -428,7 +428,7 @@ impl Tables {
 
     /// Whether a frame of `bytes`, without FCS and tag, may pass at `now`; if so, it
     /// has passed. A meter that is gone lets all pass.
-    #[inline]
+    #[inline(never)]
     pub fn admit(&mut self, meter: MeterIndex, now: Nanos, bytes: u32) -> bool {
         self.qos.admit(meter, now, bytes)
     }

@@ -1,8 +1,9 @@
 //! QoS of VAPs: meters in slots, and marks.
 //!
-//! Invariants: each record has a slot, and both its meters have the record's
-//! limits; a slot without a record is in `free`. Where several processors share the
-//! NVE, the meters that frames pass are [`SharedMeters`], which the first one sets.
+//! Invariants: each record has a slot, and both its meters have the record's limits; a
+//! slot without a record is in `free`, and its meters limit nothing. Where several
+//! processors share the NVE, the meters that frames pass are [`SharedMeters`], which
+//! the first one sets.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -23,25 +24,53 @@ pub struct MeterIndex {
     direction: Direction,
 }
 
-#[derive(Debug)]
-struct Slot {
-    record: Qos,
-    egress: Meter,
-    ingress: Meter,
+/// A meter in a cache line, which is all that a frame needs of it.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line(Meter);
+
+/// The meters of a slot.
+#[derive(Debug, Clone, Copy)]
+struct Meters {
+    egress: Line,
+    ingress: Line,
 }
 
-impl Slot {
-    fn meter(&self, direction: Direction) -> &Meter {
-        match direction {
-            Direction::Egress => &self.egress,
-            Direction::Ingress => &self.ingress,
+const _: () = assert!(size_of::<Meters>() == 128);
+
+impl Meters {
+    /// Of no limit.
+    const NONE: Meters = Meters {
+        egress: Line(Meter::NONE),
+        ingress: Line(Meter::NONE),
+    };
+
+    fn new(record: &Qos) -> Meters {
+        Meters {
+            egress: Line(Meter::new(&record.egress)),
+            ingress: Line(Meter::new(&record.ingress)),
         }
     }
 
-    fn meter_mut(&mut self, direction: Direction) -> &mut Meter {
+    /// Sets the limits of a record.
+    fn set(&mut self, record: &Qos) {
+        self.egress.0.set(&record.egress);
+        self.ingress.0.set(&record.ingress);
+    }
+
+    #[inline(always)]
+    fn get(&self, direction: Direction) -> &Meter {
         match direction {
-            Direction::Egress => &mut self.egress,
-            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &self.egress.0,
+            Direction::Ingress => &self.ingress.0,
+        }
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, direction: Direction) -> &mut Meter {
+        match direction {
+            Direction::Egress => &mut self.egress.0,
+            Direction::Ingress => &mut self.ingress.0,
         }
     }
 }
@@ -49,7 +78,9 @@ impl Slot {
 /// All QoS records.
 #[derive(Debug, Default)]
 pub(super) struct QosTable {
-    slots: Vec<Option<Slot>>,
+    records: Vec<Option<Qos>>,
+    /// As many.
+    meters: Vec<Meters>,
     free: Vec<u16>,
     by_vlan: HashMap<Vlan, u16, Fast>,
     shared: Option<(Arc<SharedMeters>, Role)>,
@@ -67,53 +98,61 @@ impl QosTable {
         (*role != Role::Other).then_some(meters)
     }
 
+    fn slot(&self, vlan: Vlan) -> Option<usize> {
+        self.by_vlan.get(&vlan).map(|slot| usize::from(*slot))
+    }
+
     pub(super) fn get(&self, vlan: Vlan) -> Option<&Qos> {
-        let slot = self.slots.get(usize::from(*self.by_vlan.get(&vlan)?))?;
-        slot.as_ref().map(|slot| &slot.record)
+        self.records.get(self.slot(vlan)?)?.as_ref()
     }
 
     /// The meter of a direction; `None` if it has no limit.
     pub(super) fn meter(&self, vlan: Vlan, direction: Direction) -> Option<MeterIndex> {
         let slot = *self.by_vlan.get(&vlan)?;
-        let meters = self.slots.get(usize::from(slot))?.as_ref()?;
-        let meter = meters.meter(direction);
+        let meter = self.meters.get(usize::from(slot))?.get(direction);
         meter.is_limit().then_some(MeterIndex { slot, direction })
     }
 
     /// Whether a frame may pass a meter; one that is gone limits nothing.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(&mut self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
-        let Some(Some(slot)) = self.slots.get_mut(usize::from(index.slot)) else {
+        if self.shared.is_some() {
+            return self.admit_shared(index, now, bytes);
+        }
+        let meters = self.meters.get_mut(usize::from(index.slot));
+        meters.is_none_or(|meters| meters.get_mut(index.direction).admit(now, bytes))
+    }
+
+    #[inline(never)]
+    fn admit_shared(&self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
+        let record = self.records.get(usize::from(index.slot));
+        let (Some(Some(record)), Some((meters, _))) = (record, &self.shared) else {
             return true;
         };
-        if let Some((meters, _)) = &self.shared {
-            return meters.admit(slot.record.vlan, index.direction, now, bytes);
-        }
-        match index.direction {
-            Direction::Egress => slot.egress.admit(now, bytes),
-            Direction::Ingress => slot.ingress.admit(now, bytes),
-        }
+        meters.admit(record.vlan, index.direction, now, bytes)
     }
 
     /// Whether a frame would pass a meter now.
     pub(super) fn would_admit(&self, index: MeterIndex, now: Nanos, bytes: u32) -> bool {
-        let slot = self.slots.get(usize::from(index.slot));
-        slot.and_then(Option::as_ref).is_none_or(|slot| {
-            if let Some((meters, _)) = &self.shared {
-                return meters.would_admit(slot.record.vlan, index.direction, now, bytes);
-            }
-            let mut meter = *slot.meter(index.direction);
-            meter.admit(now, bytes)
-        })
+        let slot = usize::from(index.slot);
+        let (Some(Some(record)), Some(own)) = (self.records.get(slot), self.meters.get(slot))
+        else {
+            return true;
+        };
+        if let Some((meters, _)) = &self.shared {
+            return meters.would_admit(record.vlan, index.direction, now, bytes);
+        }
+        let mut meter = *own.get(index.direction);
+        meter.admit(now, bytes)
     }
 
     /// What is left in a direction; `None` if it has no limit.
     pub(super) fn level(&self, vlan: Vlan, direction: Direction, now: Nanos) -> Option<Level> {
         let index = self.meter(vlan, direction)?;
-        let slot = self.slots.get(usize::from(index.slot))?.as_ref()?;
+        let own = self.meters.get(usize::from(index.slot))?;
         let (bits, packets) = match &self.shared {
             Some((meters, _)) => meters.left(vlan, direction, now)?,
-            None => slot.meter(direction).left(now),
+            None => own.get(direction).left(now),
         };
         Some(Level {
             direction,
@@ -131,16 +170,15 @@ impl QosTable {
             }
             return;
         }
-        let slot = self.by_vlan.get(&vlan).map(|slot| usize::from(*slot));
-        let slot = slot.and_then(|slot| self.slots.get_mut(slot)?.as_mut());
-        if let Some(slot) = slot {
-            slot.meter_mut(level.direction).lower(now, to);
+        let slot = self.slot(vlan);
+        if let Some(meters) = slot.and_then(|slot| self.meters.get_mut(slot)) {
+            meters.get_mut(level.direction).lower(now, to);
         }
     }
 
     /// Whom a meter meters, and its limit.
     pub(super) fn metered(&self, index: MeterIndex) -> Option<(Vlan, Direction, Limit)> {
-        let record = &self.slots.get(usize::from(index.slot))?.as_ref()?.record;
+        let record = self.records.get(usize::from(index.slot))?.as_ref()?;
         let limit = match index.direction {
             Direction::Egress => record.egress,
             Direction::Ingress => record.ingress,
@@ -152,11 +190,13 @@ impl QosTable {
         if qos.dscp.is_some_and(|dscp| dscp > crate::dscp::MAX) {
             return Err(TableError::BadRecord);
         }
-        let known = self.by_vlan.get(&qos.vlan).map(|slot| usize::from(*slot));
-        if let Some(Some(slot)) = known.and_then(|slot| self.slots.get_mut(slot)) {
-            slot.egress.set(&qos.egress);
-            slot.ingress.set(&qos.ingress);
-            let replaced = core::mem::replace(&mut slot.record, *qos);
+        let known = self.slot(qos.vlan);
+        if let Some(slot) = known
+            && let (Some(Some(record)), Some(meters)) =
+                (self.records.get_mut(slot), self.meters.get_mut(slot))
+        {
+            meters.set(qos);
+            let replaced = core::mem::replace(record, *qos);
             self.set_shared(qos);
             return Ok(Some(replaced));
         }
@@ -164,12 +204,12 @@ impl QosTable {
             .try_reserve(1)
             .map_err(|_| TableError::OutOfMemory)?;
         let at = self.take_slot()?;
-        if let Some(slot) = self.slots.get_mut(usize::from(at)) {
-            *slot = Some(Slot {
-                record: *qos,
-                egress: Meter::new(&qos.egress),
-                ingress: Meter::new(&qos.ingress),
-            });
+        let slot = usize::from(at);
+        if let (Some(record), Some(meters)) =
+            (self.records.get_mut(slot), self.meters.get_mut(slot))
+        {
+            *record = Some(*qos);
+            *meters = Meters::new(qos);
         }
         self.by_vlan.insert(qos.vlan, at);
         self.set_shared(qos);
@@ -186,15 +226,19 @@ impl QosTable {
         if let Some(at) = self.free.pop() {
             return Ok(at);
         }
-        let at = u16::try_from(self.slots.len()).map_err(|_| TableError::Full)?;
-        self.slots
+        let at = u16::try_from(self.records.len()).map_err(|_| TableError::Full)?;
+        self.records
+            .try_reserve(1)
+            .map_err(|_| TableError::OutOfMemory)?;
+        self.meters
             .try_reserve(1)
             .map_err(|_| TableError::OutOfMemory)?;
         // So that a deletion never has to find memory; nothing is free now.
         self.free
-            .try_reserve(self.slots.len() + 1)
+            .try_reserve(self.records.len() + 1)
             .map_err(|_| TableError::OutOfMemory)?;
-        self.slots.push(None);
+        self.records.push(None);
+        self.meters.push(Meters::NONE);
         Ok(at)
     }
 
@@ -208,28 +252,29 @@ impl QosTable {
                 }
             }
         }
-        for slot in self.slots.iter().flatten() {
-            self.set_shared(&slot.record);
+        for record in self.records.iter().flatten() {
+            self.set_shared(record);
         }
-        for slot in self.slots.iter_mut().flatten() {
-            let at = old.by_vlan.get(&slot.record.vlan).copied();
-            let before = at.and_then(|at| old.slots.get(usize::from(at))?.as_ref());
-            if let Some(before) = before {
-                slot.egress = before.egress;
-                slot.egress.set(&slot.record.egress);
-                slot.ingress = before.ingress;
-                slot.ingress.set(&slot.record.ingress);
+        for (record, meters) in self.records.iter().zip(&mut self.meters) {
+            let Some(record) = record else { continue };
+            let at = old.slot(record.vlan);
+            if let Some(before) = at.and_then(|at| old.meters.get(at)) {
+                *meters = *before;
+                meters.set(record);
             }
         }
     }
 
     pub(super) fn delete(&mut self, vlan: Vlan) -> Option<Qos> {
         let at = self.by_vlan.remove(&vlan)?;
-        let slot = self.slots.get_mut(usize::from(at))?.take()?;
+        let record = self.records.get_mut(usize::from(at))?.take()?;
+        if let Some(meters) = self.meters.get_mut(usize::from(at)) {
+            *meters = Meters::NONE;
+        }
         self.free.push(at);
         if let Some(meters) = self.to_be_set() {
             meters.clear(vlan);
         }
-        Some(slot.record)
+        Some(record)
     }
 }

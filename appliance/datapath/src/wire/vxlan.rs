@@ -263,6 +263,25 @@ impl OuterV4 {
     }
 }
 
+impl OuterV4 {
+    /// Writes the headers into the front of `frame`, whose inner frame follows behind the
+    /// bytes of a tag less: its addresses are moved over its tag. The frame fits a packet.
+    #[inline(always)]
+    pub(crate) fn put_over_tag(&self, frame: &mut [u8], label: &Label) {
+        const MOVED: usize = OUTER_V4 - ethernet::TAG;
+        const FRONT: usize = OUTER_V4 + ethernet::ADDRESSES;
+
+        let total = frame.len().saturating_sub(ethernet::HEADER) as u16;
+        let Some(front) = frame.first_chunk_mut::<FRONT>() else {
+            return;
+        };
+        front.copy_within(MOVED..MOVED + ethernet::ADDRESSES, OUTER_V4);
+        if let Some(headers) = front.first_chunk_mut() {
+            self.put(headers, total, label);
+        }
+    }
+}
+
 /// [`Outer`] over IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterV6 {

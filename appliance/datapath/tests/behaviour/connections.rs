@@ -46,23 +46,6 @@ fn a_connection_that_was_idle_too_long_is_over() {
     assert_eq!(rig.uplink(&reply()).verdict, Verdict::Send(Side::Trunk));
 }
 
-/// Flags of TCP.
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-
-fn tcp(from: u8, to: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(mac(from).0, mac(to).0)
-        .ipv4(ip(from).octets(), ip(to).octets(), 64)
-        .tcp(ports.0, ports.1, 1, 100)
-        .write(&mut frame, &[])
-        .unwrap();
-    frame[47] = flags;
-    frame
-}
-
 /// Packets of one tick are not all followed, but those that matter are.
 #[test]
 fn a_connection_that_begins_anew_at_once_is_followed() {

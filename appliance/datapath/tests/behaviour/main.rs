@@ -1,6 +1,8 @@
 //! The datapath as its caller sees it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod boundaries;
+mod bursts;
 mod connections;
 mod forwarding;
 mod hostile;

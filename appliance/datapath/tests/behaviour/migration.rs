@@ -107,6 +107,36 @@ fn the_first_frame_of_its_vm_wakes_it() {
 }
 
 #[test]
+fn a_known_flow_follows_within_the_burst_that_wakes_it() {
+    let across = with_tag(&untagged(mac(1), mac(2), 30), 101);
+    for frames in [
+        vec![rarp(), to_five()],
+        vec![to_five(), rarp(), to_five(), across.clone(), to_five()],
+        vec![across.clone(), rarp(), across, to_five()],
+    ] {
+        let mut rig = awaiting();
+        let woken = frames.iter().position(|frame| *frame == rarp()).unwrap();
+        // All flows are known.
+        for frame in frames.iter().filter(|frame| **frame != rarp()) {
+            rig.trunk(frame);
+        }
+        assert!(!is_awake(&mut rig));
+        let ends = rig.burst(Side::Trunk, &frames);
+        for (at, (frame, (verdict, _))) in frames.iter().zip(ends).enumerate() {
+            let side = match *frame == to_five() && at < woken {
+                true => Side::Uplink,
+                false => Side::Trunk,
+            };
+            if at != woken {
+                assert_eq!(verdict, Verdict::Send(side), "{at}");
+            }
+        }
+        rig.sink.sent.clear();
+        assert!(is_awake(&mut rig));
+    }
+}
+
+#[test]
 fn what_it_may_not_send_wakes_nobody() {
     let frames = [
         (
@@ -311,17 +341,6 @@ fn take_over(rig: &mut Rig, place: Place, all: &[Known]) {
         let known = *known;
         rig.datapath.take_over(rig.now, &TakeOver { place, known });
     }
-}
-
-fn tcp(from: u8, to: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(mac(from).0, mac(to).0)
-        .ipv4(ip(from).octets(), ip(to).octets(), 64)
-        .tcp(ports.0, ports.1, 1, 100)
-        .write(&mut frame, &[])
-        .unwrap();
-    frame[47] = flags;
-    frame
 }
 
 /// The VM of VAP 101 has a connection to .3, which is behind PEER.

@@ -208,6 +208,15 @@ impl Rig {
 
     /// The same, where the trunk's NIC may complete checksums.
     pub fn with_trunk_checksum(trunk_checksum: bool) -> Rig {
+        Rig::with(trunk_checksum, 1024)
+    }
+
+    /// The same, with so many entries in the flow cache.
+    pub fn with_flows(flows: u32) -> Rig {
+        Rig::with(false, flows)
+    }
+
+    fn with(trunk_checksum: bool, flows: u32) -> Rig {
         let uplink = Uplink {
             mac: UPLINK_MAC,
             address: VTEP.into(),
@@ -219,7 +228,7 @@ impl Rig {
             uplink,
             trunk_mtu: 1500,
             trunk_checksum,
-            flows: 1024,
+            flows,
             seed: 7,
             connections: connections(),
         };
@@ -338,6 +347,24 @@ impl Rig {
         }
     }
 
+    /// Processes frames as one burst, and returns what becomes of each; copies are in
+    /// the sink.
+    pub fn burst(&mut self, side: Side, all: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
+        let in_buffer = |bytes: &Vec<u8>| [&[0xa5; HEADROOM], &bytes[..]].concat();
+        let mut buffers: Vec<Vec<u8>> = all.iter().map(in_buffer).collect();
+        let frames = buffers.iter_mut().map(|buffer| {
+            let length = buffer.len() - HEADROOM;
+            Frame::new(buffer, HEADROOM, length).unwrap()
+        });
+        let mut frames: Vec<Frame<'_>> = frames.collect();
+        let mut verdicts = vec![Verdict::Host; frames.len()];
+        let mut burst = (&mut frames[..], &mut verdicts[..]);
+        self.datapath
+            .process(self.now, side, &mut burst, &mut self.sink);
+        let frames = frames.iter().map(|frame| frame.bytes().to_vec());
+        verdicts.into_iter().zip(frames).collect()
+    }
+
     pub fn assert_dropped(&mut self, side: Side, frame: &[u8], reason: DropReason) {
         let outcome = self.process(side, frame, None);
         assert_eq!(outcome.verdict, Verdict::Drop(reason));
@@ -436,4 +463,22 @@ pub fn detunnel(sent: &Sent) -> (IpAddr, u32, Vec<u8>) {
         vni,
         payload[8..].to_vec(),
     )
+}
+
+/// Flags of TCP.
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
+/// An untagged packet of TCP with those flags, without payload.
+pub fn tcp(from: u8, to: u8, ports: (u16, u16), flags: u8) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac(from).0, mac(to).0)
+        .ipv4(ip(from).octets(), ip(to).octets(), 64)
+        .tcp(ports.0, ports.1, 1, 100)
+        .write(&mut frame, &[])
+        .unwrap();
+    frame[47] = flags;
+    frame
 }

@@ -1,5 +1,7 @@
-//! Runs a case on the datapath, with and without a flow cache, and on the model,
-//! and compares all that each of them does.
+//! Runs a case on the datapath, with and without a flow cache and in bursts, and on
+//! the model, and compares all that each of them does.
+
+mod bursts;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,6 +10,7 @@ use etherparse::{Ipv4Header, PacketBuilder, UdpHeader};
 use nve_datapath::*;
 use nve_protocol::*;
 
+use self::bursts::Bursts;
 use crate::converse::Entry;
 use crate::foretell::Forecast;
 use crate::generate::{Case, Edit, Step};
@@ -205,19 +208,25 @@ impl Node {
             &mut sink,
         );
         let ([mut frame], [verdict]) = (burst, verdicts);
-        if let Verdict::Send(side) = verdict {
-            // A NIC that completes checksums gets some that are not.
-            if side == Side::Trunk && self.trunk_checksum {
-                checksum::complete(&mut frame).unwrap();
-            }
-            assert_eq!(frame.partial(), None, "{}", self.name);
-            sink.0.push(read(side, frame.bytes()));
-        }
+        sink.0.extend(self.leaves(verdict, &mut frame));
         let outcome = self.outcome(verdict, sink.0);
         if let Verdict::Drop(reason) = verdict {
             assert!(outcome.drops.contains_key(&reason), "{}", self.name);
         }
         outcome
+    }
+
+    /// A frame as it leaves, if it does.
+    fn leaves(&self, verdict: Verdict, frame: &mut Frame<'_>) -> Option<Sent> {
+        let Verdict::Send(side) = verdict else {
+            return None;
+        };
+        // A NIC that completes checksums gets some that are not.
+        if side == Side::Trunk && self.trunk_checksum {
+            checksum::complete(frame).unwrap();
+        }
+        assert_eq!(frame.partial(), None, "{}", self.name);
+        Some(read(side, frame.bytes()))
     }
 
     fn outcome(&mut self, verdict: Verdict, mut sent: Vec<Sent>) -> Outcome {
@@ -245,6 +254,8 @@ impl Node {
 struct Run<'a> {
     case: &'a Case,
     nodes: [Node; 2],
+    /// One that takes frames in bursts.
+    bursts: Bursts,
     model: Model,
     now: Nanos,
     tally: Tally,
@@ -260,6 +271,7 @@ pub fn run(case: &Case) -> Result<Tally, String> {
             Node::new("fast path", case, case.flows),
             Node::new("slow path", case, 0),
         ],
+        bursts: Bursts::new(case),
         model: Model::new(case.limit.unwrap_or(PLENTY)),
         now: Nanos(1),
         tally: Tally::default(),
@@ -269,6 +281,7 @@ pub fn run(case: &Case) -> Result<Tally, String> {
     for step in &case.steps {
         run.step(step)?;
     }
+    run.flush()?;
     Ok(run.tally)
 }
 
@@ -283,7 +296,7 @@ impl Run<'_> {
         let edits: Vec<Edit> = records.chain(more).map(Edit::Put).collect();
         self.change(&edits)?;
         let stations = [WAY_OUT, world::VTEPS[0], world::VTEPS[1]];
-        self.ask();
+        self.ask()?;
         for (last, ip) in (10..).zip(stations) {
             let mac = Mac([0x52, 0x54, 0, 0, 0, last]);
             self.uplink(&Arrival::Arp { ip, mac })?;
@@ -296,6 +309,7 @@ impl Run<'_> {
             Step::Change(edits) => self.change(edits),
             Step::Refill => self.refill(),
             Step::Wait { nanos } => {
+                self.flush()?;
                 self.now.0 += nanos;
                 Ok(())
             }
@@ -340,7 +354,7 @@ impl Run<'_> {
                 Entry::Trunk { tag, frame } => self.trunk(*tag, frame, partial)?,
                 Entry::Uplink(arrival) => {
                     if matches!(arrival, Arrival::Arp { .. }) {
-                        self.ask();
+                        self.ask()?;
                     }
                     self.uplink(arrival)?;
                 }
@@ -351,11 +365,19 @@ impl Run<'_> {
 
     /// Waits until everyone has been asked who the next hops are, so that the next
     /// answers count.
-    fn ask(&mut self) {
+    fn ask(&mut self) -> Result<(), String> {
+        self.flush()?;
         for nanos in [ASKED, ASKED_AGAIN] {
             self.now.0 += nanos;
-            self.nodes.iter_mut().for_each(|node| node.tick(self.now));
+            let nodes = self.nodes.iter_mut().chain([&mut self.bursts.node]);
+            nodes.for_each(|node| node.tick(self.now));
         }
+        Ok(())
+    }
+
+    /// Has the frames processed that wait for others of their burst.
+    fn flush(&mut self) -> Result<(), String> {
+        self.bursts.flush(self.now)
     }
 
     fn trunk(&mut self, tag: Tag, frame: &packet::Frame, partial: bool) -> Result<(), String> {
@@ -400,13 +422,14 @@ impl Run<'_> {
     }
 
     fn change(&mut self, edits: &[Edit]) -> Result<(), String> {
+        self.flush()?;
         let edit = |edit: &Edit| match edit {
             Edit::Put(record) => self.model.put(record),
             Edit::Delete(key) => Ok(self.model.delete(key)),
         };
         let want: Vec<_> = edits.iter().map(edit).collect();
         self.model.changed();
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain([&mut self.bursts.node]) {
             let got = node.change(self.now, edits);
             if got != want {
                 let name = node.name;
@@ -417,8 +440,9 @@ impl Run<'_> {
     }
 
     fn refill(&mut self) -> Result<(), String> {
+        self.flush()?;
         let records = self.model.all();
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain([&mut self.bursts.node]) {
             node.refill(self.now, &records);
         }
         self.same_tables()
@@ -429,6 +453,7 @@ impl Run<'_> {
         match self
             .nodes
             .iter()
+            .chain([&self.bursts.node])
             .all(|node| node.datapath.tables().digest() == digest)
         {
             true => Ok(()),
@@ -459,7 +484,7 @@ impl Run<'_> {
                 ));
             }
         }
-        Ok(())
+        self.bursts.add(self.now, side, bytes, partial, &want)
     }
 }
 

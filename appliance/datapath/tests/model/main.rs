@@ -2,9 +2,9 @@
 //! simply as possible, and slow.
 //!
 //! Each generated case is a topology with parts missing and a sequence of frames
-//! on both sides and changes of the tables. The datapath with its flow cache, the
-//! datapath without one and the model must agree on every verdict, byte and
-//! counter, and a trace must foretell what leaves and what is dropped.
+//! on both sides and changes of the tables. The datapath with its flow cache, one
+//! without, one that takes frames in bursts, and the model must agree on every
+//! verdict, byte and counter, and a trace must foretell what leaves and what is dropped.
 //! `SLUICE_MODEL_CASES` and `SLUICE_MODEL_SEED` set the size and repeat a run; `make
 //! model` runs a million.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

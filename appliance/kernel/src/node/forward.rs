@@ -4,7 +4,7 @@ use heapless::Deque;
 use nve_datapath::{
     BURST, Datapath, DropReason, Extent, Frame, Large, Nanos, Segmentation, Side, Tables, Verdict,
 };
-use nve_nic::{Burst, Nic, Packet};
+use nve_nic::{Burst, Drain, Nic, Packet};
 
 use super::ports::{Ports, TRUNK_FRONT, UPLINK_FRONT, from_nic, to_nic};
 use super::team::Links;
@@ -12,6 +12,14 @@ use super::team::Links;
 /// Most frames that wait for the host stack; what comes in excess is dropped, so
 /// that a flood of them cannot take all buffers.
 const HOST_QUEUE: usize = 64;
+
+/// In place of a verdict, until the datapath gives one: it has no queues, so it never gives
+/// this. Each byte of it has a value, unlike those of [`Verdict::Done`], so that a burst's
+/// are written by a few stores.
+const UNDECIDED: Verdict = Verdict::Drop(DropReason::QueueFull);
+
+// A burst that a NIC hands over is one that the datapath takes.
+const _: () = assert!(BURST == nve_nic::BURST);
 
 /// NICs with a datapath between them.
 pub struct Forwarder<N> {
@@ -52,6 +60,19 @@ impl nve_datapath::Burst for Arrived<'_> {
     fn fetch_headroom(&self, at: usize) {
         if let Some(packet) = self.packets.get(at) {
             packet.fetch_headroom();
+        }
+    }
+
+    #[inline(always)]
+    fn is_complete(&self, at: usize, room: usize) -> bool {
+        let packet = self.packets.get(at);
+        packet.is_some_and(|packet| packet.partial().is_none() && packet.start() >= room)
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, at: usize, verdict: Verdict) {
+        if let Some(room) = self.verdicts.get_mut(at) {
+            *room = verdict;
         }
     }
 
@@ -128,16 +149,17 @@ impl<N: Nic> Forwarder<N> {
         }
     }
 
-    /// Forwards a burst from each side; false if there was none.
+    /// Forwards a burst from each side; false if nothing came in.
     #[inline]
     pub fn poll(&mut self, now: Nanos) -> bool {
-        self.ports.fetch();
+        let found = self.ports.fetch();
         // What the last turn sent is told of while what was fetched is on its way.
         self.ports.notify();
-        let trunk = self.forward(now, Side::Trunk);
-        let uplink = self.forward(now, Side::Uplink);
+        self.forward(now, Side::Trunk);
+        self.forward(now, Side::Uplink);
         let handed = self.links.is_some() && self.forward_handed(now);
-        let busy = trunk || uplink || handed;
+        // Not whether there were frames: for what a NIC drops, too, its device needs others.
+        let busy = found || handed;
         // Without free buffers nothing comes in, and nothing but this gives them back.
         if busy || !self.ports.has_free() {
             self.ports.flush();
@@ -148,18 +170,18 @@ impl<N: Nic> Forwarder<N> {
         busy
     }
 
-    /// Forwards a burst that came in on `side`; false if there was none.
-    fn forward(&mut self, now: Nanos, side: Side) -> bool {
+    /// Forwards a burst that came in on `side`, if there is one.
+    fn forward(&mut self, now: Nanos, side: Side) {
         let mut burst = Burst::new();
         self.ports.nic(side).receive(&mut burst);
         if burst.is_empty() {
-            return false;
+            return;
         }
         if let [packet] = burst.as_slice()
             && packet.is_large()
         {
             self.forward_or_hand_large(now, burst);
-            return true;
+            return;
         }
         if let Some(links) = &mut self.links {
             for _ in 0..links.steer(side, self.ports.pool(), &mut burst) {
@@ -167,7 +189,6 @@ impl<N: Nic> Forwarder<N> {
             }
         }
         self.process(now, side, &mut burst);
-        true
     }
 
     /// Forwards what came in on other processors; false if there was nothing.
@@ -198,13 +219,55 @@ impl<N: Nic> Forwarder<N> {
     fn process(&mut self, now: Nanos, side: Side, burst: &mut Burst) {
         let mut arrived = Arrived {
             packets: burst,
-            verdicts: [Verdict::Done; BURST],
+            verdicts: [UNDECIDED; BURST],
         };
         self.datapath
             .process(now, side, &mut arrived, &mut self.ports);
         let verdicts = arrived.verdicts;
-        for (packet, verdict) in core::mem::take(burst).into_iter().zip(verdicts) {
-            self.obey(now, verdict, packet);
+        let verdicts = verdicts.get(..burst.len()).unwrap_or_default();
+        self.obey(now, verdicts, Drain::new(burst));
+    }
+
+    /// Does with frames what the datapath says of each. Dropping a packet frees it.
+    #[inline(always)]
+    fn obey(&mut self, now: Nanos, verdicts: &[Verdict], packets: Drain<'_>) {
+        match verdicts.first() {
+            Some(Verdict::Send(side)) if are_all_for(*side, verdicts) => {
+                self.send(now, *side, packets);
+            }
+            Some(_) => self.obey_each(now, verdicts, packets),
+            None => {}
+        }
+    }
+
+    /// The same where not all are sent on the same side: those for a side become a burst.
+    #[inline(never)]
+    fn obey_each(&mut self, now: Nanos, verdicts: &[Verdict], packets: Drain<'_>) {
+        let (mut trunk, mut uplink) = (Burst::new(), Burst::new());
+        for (packet, verdict) in packets.zip(verdicts) {
+            match *verdict {
+                // They fit: not more than there were.
+                Verdict::Send(Side::Trunk) => drop(trunk.push(packet)),
+                Verdict::Send(Side::Uplink) => drop(uplink.push(packet)),
+                Verdict::Host => {
+                    if self.host.push_back(packet).is_err() {
+                        self.datapath.count_drop(now, DropReason::QueueFull);
+                    }
+                }
+                // Not taken or not given back, as it is not inside of its buffer. Nobody
+                // has counted it.
+                UNDECIDED => self.datapath.count_drop(now, DropReason::Truncated),
+                Verdict::Drop(_) | Verdict::Done => {}
+            }
+        }
+        self.send(now, Side::Trunk, Drain::new(&mut trunk));
+        self.send(now, Side::Uplink, Drain::new(&mut uplink));
+    }
+
+    #[inline(always)]
+    fn send(&mut self, now: Nanos, side: Side, packets: Drain<'_>) {
+        for _ in 0..self.ports.nic(side).send_all(packets) {
+            self.datapath.count_drop(now, DropReason::QueueFull);
         }
     }
 
@@ -281,22 +344,57 @@ impl<N: Nic> Forwarder<N> {
             links.team().get_up(links.own());
         }
     }
+}
 
-    /// Does with a frame what the datapath says. Dropping a packet frees it.
-    #[inline]
-    fn obey(&mut self, now: Nanos, verdict: Verdict, packet: Packet) {
-        match verdict {
-            Verdict::Send(side) => {
-                if self.ports.nic(side).send(packet).is_err() {
-                    self.datapath.count_drop(now, DropReason::QueueFull);
-                }
-            }
-            Verdict::Host => {
-                if self.host.push_back(packet).is_err() {
-                    self.datapath.count_drop(now, DropReason::QueueFull);
-                }
-            }
-            Verdict::Drop(_) | Verdict::Done => {}
-        }
+/// Whether all frames are to be sent on `side`.
+#[inline(always)]
+fn are_all_for(side: Side, verdicts: &[Verdict]) -> bool {
+    match verdicts.first_chunk() {
+        Some(verdicts) => is_burst_for(side, verdicts),
+        None => verdicts.iter().all(|verdict| other(side, verdict) == 0),
+    }
+}
+
+/// The same of as many as there may be, without branches, so for several at a time. Not
+/// inlined to where something is known of the first, which would be dealt with apart.
+#[inline(never)]
+fn is_burst_for(side: Side, verdicts: &[Verdict; BURST]) -> bool {
+    let others = verdicts.iter().map(|verdict| other(side, verdict));
+    others.fold(0, |others, other| others | other) == 0
+}
+
+/// 0 of a frame that is to be sent on `side`, or else something other.
+#[inline(always)]
+fn other(side: Side, verdict: &Verdict) -> u8 {
+    match verdict {
+        Verdict::Send(to) => *to as u8 ^ side as u8,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Bench;
+    use super::*;
+
+    #[test]
+    fn a_frame_without_a_verdict_is_dropped_and_counted() {
+        let mut bench = Bench::new();
+        let free = bench.pool.available();
+        let take = |_| bench.pool.take().unwrap();
+        let mut burst: Burst = (0..3).map(take).collect();
+        let verdicts = [
+            UNDECIDED,
+            Verdict::Send(Side::Trunk),
+            Verdict::Drop(DropReason::Truncated),
+        ];
+        let forwarder = &mut bench.node.forwarder;
+        forwarder.obey(bench.now, &verdicts, Drain::new(&mut burst));
+        assert_eq!(bench.trunk.take_sent().len(), 1);
+        assert_eq!(bench.pool.available(), free);
+        // The datapath has counted what it dropped.
+        let counters = bench.node.forwarder.datapath().counters();
+        assert_eq!(counters.dropped(DropReason::Truncated), 1);
+        assert_eq!(counters.dropped(DropReason::QueueFull), 0);
     }
 }

@@ -17,6 +17,8 @@ mod team;
 #[cfg(test)]
 mod control_tests;
 #[cfg(test)]
+mod forward_tests;
+#[cfg(test)]
 #[path = "../../tests/image/shim.rs"]
 mod shim;
 #[cfg(test)]

@@ -59,11 +59,13 @@ impl<N: Nic> Ports<N> {
         self.pool.take()
     }
 
-    /// Finds out what has come in on both sides, and has the front of it fetched.
+    /// Finds out what has come in on both sides, and has the front of it fetched. Returns
+    /// whether there is anything, be it only to be dropped.
     #[inline]
-    pub fn fetch(&mut self) {
-        self.trunk.fetch(TRUNK_FRONT);
-        self.uplink.fetch(UPLINK_FRONT);
+    pub fn fetch(&mut self) -> bool {
+        let trunk = self.trunk.fetch(TRUNK_FRONT);
+        let uplink = self.uplink.fetch(UPLINK_FRONT);
+        trunk || uplink
     }
 
     /// Notifies both devices of what they were shown, if they want to be.

@@ -25,7 +25,7 @@ pub(super) const NVE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 0x12]);
 pub(super) const VM: Mac = Mac([2, 0, 0, 0, 1, 1]);
 pub(super) const REMOTE: Mac = Mac([2, 0, 0, 0, 1, 2]);
-const LOCAL: Mac = Mac([2, 0, 0, 0, 1, 3]);
+pub(super) const LOCAL: Mac = Mac([2, 0, 0, 0, 1, 3]);
 pub(super) const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub(super) const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 
@@ -45,6 +45,9 @@ pub(super) struct Wire {
     pub(super) incoming: VecDeque<Vec<u8>>,
     pub(super) outgoing: Vec<Vec<u8>>,
     pub(super) full: bool,
+    /// What comes in and is no frame.
+    pub(super) runts: u32,
+    pub(super) flushes: u32,
     broken: bool,
     armed: bool,
     reminders: u32,
@@ -77,10 +80,14 @@ impl Nic for FakeNic {
         self.wire.borrow().broken
     }
 
-    fn fetch(&mut self, _front: usize) {}
+    fn fetch(&mut self, _front: usize) -> bool {
+        let wire = self.wire.borrow();
+        wire.runts > 0 || !wire.incoming.is_empty()
+    }
 
     fn receive(&mut self, burst: &mut Burst) {
         let mut wire = self.wire.borrow_mut();
+        wire.runts = 0;
         while !burst.is_full() {
             if wire.incoming.is_empty() {
                 return;
@@ -115,7 +122,9 @@ impl Nic for FakeNic {
         Ok(())
     }
 
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.wire.borrow_mut().flushes += 1;
+    }
 
     fn notify(&mut self) {}
 
@@ -338,7 +347,7 @@ impl Bench {
         }
     }
 
-    fn receive(&self, side: Side, frame: &[u8]) {
+    pub(super) fn receive(&self, side: Side, frame: &[u8]) {
         let nic = match side {
             Side::Trunk => &self.trunk,
             Side::Uplink => &self.uplink,
@@ -378,6 +387,22 @@ impl Bench {
         std::iter::once(first).chain(others)
     }
 
+    /// Adds a VAP with tag 102, of [`LOCAL`].
+    pub(super) fn add_local(&mut self) {
+        let record = Record::Vap(Vap {
+            vlan: Vlan::new(102).unwrap(),
+            port: PortId([8; 16]),
+            vni: Vni::new(5000).unwrap(),
+            mac: LOCAL,
+            port_security: false,
+            presence: Presence::Active,
+        });
+        let datapath = self.node.datapath();
+        let put = datapath.update(Nanos(0), |tables| tables.put(&record));
+        put.unwrap();
+        self.run(Side::Trunk);
+    }
+
     pub(super) fn resolve(&mut self) {
         self.run(Side::Uplink);
         self.receive(Side::Uplink, &arp(2, PEER, OTHER_VTEP, NVE, VTEP));
@@ -385,7 +410,13 @@ impl Bench {
     }
 }
 
-fn arp(operation: u8, from: Mac, from_ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Vec<u8> {
+pub(super) fn arp(
+    operation: u8,
+    from: Mac,
+    from_ip: Ipv4Addr,
+    to: Mac,
+    to_ip: Ipv4Addr,
+) -> Vec<u8> {
     let mut frame = [to.0, from.0].concat();
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
     frame.extend(from.0);
@@ -396,7 +427,7 @@ fn arp(operation: u8, from: Mac, from_ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) ->
     frame
 }
 
-fn tagged(to: Mac, from: Mac, vlan: u8) -> Vec<u8> {
+pub(super) fn tagged(to: Mac, from: Mac, vlan: u8) -> Vec<u8> {
     let mut frame = [to.0, from.0].concat();
     frame.extend([0x81, 0, 0, vlan, 0x88, 0xb5]);
     frame.extend((0..100).map(|i| i as u8));
@@ -472,20 +503,7 @@ pub(super) fn bulk(to: Mac, payload: u16) -> Vec<u8> {
 fn a_large_frame_stays_one_for_a_vap_and_is_cut_for_a_tunnel() {
     let mut bench = Bench::new();
     bench.resolve();
-    let receiver = Record::Vap(Vap {
-        vlan: Vlan::new(102).unwrap(),
-        port: PortId([8; 16]),
-        vni: Vni::new(5000).unwrap(),
-        mac: LOCAL,
-        port_security: false,
-        presence: Presence::Active,
-    });
-    let put = bench
-        .node
-        .datapath()
-        .update(Nanos(0), |tables| tables.put(&receiver));
-    put.unwrap();
-    bench.run(Side::Trunk);
+    bench.add_local();
     let free = bench.pool.available();
     bench.receive(Side::Trunk, &bulk(LOCAL, 60_000));
     let sent = bench.run(Side::Trunk);

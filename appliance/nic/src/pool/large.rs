@@ -7,8 +7,9 @@
 //! it comes back with the first.
 
 use core::cell::Cell;
+use core::ptr::NonNull;
 
-use super::{DRIVER_SPACE, Packet, Pool};
+use super::{LARGE, Packet, Pool};
 
 /// Most buffers of a large frame: 64 KiB in buffers of the smallest size, and some that
 /// a device did not fill.
@@ -83,9 +84,9 @@ impl Assembly {
         };
         head.set_link(link);
         head.length = 0;
-        head.is_large = true;
+        head.marks[LARGE] = true;
         Assembly {
-            last: head.index,
+            last: head.index(),
             head,
             buffers: 1,
         }
@@ -95,7 +96,7 @@ impl Assembly {
     /// it has [`MAX_BUFFERS`] already or `more` is not of the same pool.
     pub fn add(&mut self, more: Packet) -> Option<()> {
         let pool = self.head.pool;
-        if self.buffers >= MAX_BUFFERS || !more.is_of(pool) || more.is_large {
+        if self.buffers >= MAX_BUFFERS || !more.is_of(pool) || more.is_large() {
             return None;
         }
         more.set_link(Link {
@@ -104,7 +105,8 @@ impl Assembly {
             ..Link::ALONE
         });
         let last = pool.links.get(self.last as usize)?;
-        let next = more.into_index();
+        let next = more.index();
+        core::mem::forget(more);
         last.set(Link { next, ..last.get() });
         self.last = next;
         self.buffers += 1;
@@ -122,26 +124,24 @@ impl Packet {
     /// bytes then.
     #[inline]
     pub fn is_large(&self) -> bool {
-        self.is_large
+        self.marks[LARGE]
     }
 
     /// The large frame, if it is one.
     pub fn large(&mut self) -> Option<Large<'_>> {
-        let head = self.is_large.then(|| self.link())?;
+        let head = self.is_large().then(|| self.link())?;
         let mut rest = heapless::Vec::new();
         for piece in self.pieces().skip(1) {
-            let first = self.pool.address(piece.index, DRIVER_SPACE + piece.start);
+            let first = piece.first.as_ptr();
             // SAFETY: in a buffer of this packet by the invariant, within its space as it
             // was a packet's range; nobody writes to it while the packet is borrowed.
-            let bytes = unsafe { core::slice::from_raw_parts(first.as_ptr(), piece.length) };
+            let bytes = unsafe { core::slice::from_raw_parts(first, piece.length) };
             rest.push(bytes).ok()?;
         }
-        let base = self.pool.address(self.index, DRIVER_SPACE);
+        let (space, length) = (self.buffer.as_ptr(), usize::from(self.pool.space));
         Some(Large {
             // SAFETY: the first buffer's space, as for `space_mut`; `rest` is in others.
-            space: unsafe {
-                core::slice::from_raw_parts_mut(base.as_ptr(), usize::from(self.pool.space))
-            },
+            space: unsafe { core::slice::from_raw_parts_mut(space, length) },
             start: self.start(),
             length: head.length.into(),
             rest,
@@ -151,10 +151,9 @@ impl Packet {
 
     /// The part of the large frame that is in its first buffer.
     pub(super) fn large_front(&self) -> &[u8] {
-        let first = self.pool.address(self.index, DRIVER_SPACE + self.start());
         let length = self.link().length.min(self.pool.space - self.start);
         // SAFETY: within the first buffer's space; not used by others, as for `bytes`.
-        unsafe { core::slice::from_raw_parts(first.as_ptr(), length.into()) }
+        unsafe { core::slice::from_raw_parts(self.first().as_ptr(), length.into()) }
     }
 
     /// Bytes of the large frame; 0 if it is none.
@@ -164,7 +163,7 @@ impl Packet {
 
     /// How the large frame is to be cut.
     pub fn segmentation(&self) -> Option<Segmentation> {
-        self.is_large.then(|| self.link().segmentation)
+        self.is_large().then(|| self.link().segmentation)
     }
 
     /// Cuts the large frame to at most `length` bytes; buffers without any come back.
@@ -185,7 +184,7 @@ impl Packet {
             }
             place.set(link);
             if left == 0 {
-                pool.give_back_all(next);
+                pool.give_back_from(next);
                 return;
             }
         }
@@ -195,45 +194,77 @@ impl Packet {
     pub(crate) fn pieces(&self) -> Pieces {
         Pieces {
             pool: self.pool,
-            next: if self.is_large { self.index } else { NONE },
+            next: if self.is_large() { self.index() } else { NONE },
         }
     }
 
     /// Puts this buffer, with something of a driver's, in front of a large frame's.
-    /// Whoever has the number that is returned has all of them.
-    pub(crate) fn into_front_of(self, frame: Packet) -> u32 {
+    /// Whoever has the buffer that is returned has all of them.
+    pub(crate) fn into_front_of(self, frame: Packet) -> NonNull<u8> {
         self.set_link(Link {
-            next: frame.into_index(),
+            next: frame.index(),
             ..Link::ALONE
         });
-        self.into_index()
+        core::mem::forget(frame);
+        self.into_buffer()
+    }
+
+    /// The spaces of its buffers.
+    #[cfg(test)]
+    pub(crate) fn spaces(&self) -> alloc::vec::Vec<NonNull<u8>> {
+        match self.is_large() {
+            false => alloc::vec![self.buffer],
+            true => self.pool.spaces_from(self.buffer),
+        }
+    }
+
+    /// The number of its first buffer.
+    fn index(&self) -> u32 {
+        self.pool.index_of(self.buffer)
     }
 
     fn link(&self) -> Link {
-        let links = self.pool.links.get(self.index as usize);
+        let links = self.pool.links.get(self.index() as usize);
         links.map_or(Link::ALONE, Cell::get)
     }
 
     fn set_link(&self, link: Link) {
-        if let Some(place) = self.pool.links.get(self.index as usize) {
+        if let Some(place) = self.pool.links.get(self.index() as usize) {
             place.set(link);
         }
     }
 
     #[cold]
     pub(super) fn drop_large(&self) {
-        self.pool.give_back_all(self.index);
+        self.pool.give_back_all(self.buffer);
     }
 }
 
 impl Pool {
-    /// Frees buffer `index`, which the caller has, and all that are behind it. Returns how
-    /// many these were.
-    pub(crate) fn give_back_all(&self, index: u32) -> usize {
+    /// The spaces of a buffer and of all that are behind it.
+    #[cfg(test)]
+    pub(crate) fn spaces_from(&self, buffer: NonNull<u8>) -> alloc::vec::Vec<NonNull<u8>> {
+        let following = |index: &u32| {
+            let link = self.links.get(*index as usize)?;
+            Some(link.get().next).filter(|next| *next != NONE)
+        };
+        core::iter::successors(Some(self.index_of(buffer)), following)
+            .map(|index| self.space_of(index))
+            .collect()
+    }
+
+    /// Frees a buffer, which the caller has, and all that are behind it. Returns how many
+    /// these were.
+    pub(crate) fn give_back_all(&self, buffer: NonNull<u8>) -> usize {
+        self.give_back_from(self.index_of(buffer))
+    }
+
+    /// The same, by the buffer's number.
+    fn give_back_from(&self, index: u32) -> usize {
         let (mut next, mut count) = (index, 0);
         while let Some(place) = self.links.get(next as usize) {
             let following = place.replace(Link::ALONE).next;
-            self.give_back(next);
+            self.give_back(self.space_of(next));
             count += 1;
             next = following;
         }
@@ -245,7 +276,8 @@ impl Pool {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Piece {
     index: u32,
-    start: usize,
+    /// Its first byte.
+    first: NonNull<u8>,
     /// In bytes.
     pub(crate) length: usize,
     /// Where it begins, as a device sees it.
@@ -266,12 +298,13 @@ impl Iterator for Pieces {
         let index = self.next;
         let link = self.pool.links.get(index as usize)?.get();
         self.next = link.next;
-        let start = usize::from(link.start);
+        // SAFETY: within the buffer's space, as it was the start of a packet in it.
+        let first = unsafe { self.pool.space_of(index).add(link.start.into()) };
         Some(Piece {
             index,
-            start,
+            first,
             length: link.length.into(),
-            device: self.pool.device_address(index, DRIVER_SPACE + start),
+            device: self.pool.device_address(first),
         })
     }
 }

@@ -124,14 +124,19 @@ impl DeviceRing {
 
     /// Returns a slot, or whatever `id` is.
     pub(crate) fn give(&mut self, id: u32, length: u32) {
-        let at = 2 + 4 * usize::from(self.given % self.size);
+        self.tell(self.given, id, length);
+        self.given = self.given.wrapping_add(1);
+        self.set_used(1, self.given);
+    }
+
+    /// Says of the slot that was, or will be, the `number`th to be returned what it is.
+    pub(crate) fn tell(&mut self, number: u16, id: u32, length: u32) {
+        let at = 2 + 4 * usize::from(number % self.size);
         // SAFETY: see the head of the implementation.
         unsafe {
             self.used.add(at).cast::<u32>().write_volatile(id);
             self.used.add(at + 2).cast::<u32>().write_volatile(length);
         }
-        self.given = self.given.wrapping_add(1);
-        self.set_used(1, self.given);
     }
 
     pub(crate) fn set_index(&mut self, index: u16) {

@@ -19,12 +19,10 @@ pub(crate) const PLAIN: [u8; HEADER] = [0; HEADER];
 #[inline]
 pub(crate) fn is_plain(header: &[u8; HEADER]) -> bool {
     /// Flags but `DATA_VALID`, and the kind of segmentation.
-    const SPECIAL: u64 = 0xfffd;
+    const SPECIAL: u16 = 0xfffd;
 
-    let (front, back) = header.split_at(8);
-    let front = front.first_chunk().copied().map(u64::from_le_bytes);
-    let back = back.first_chunk().copied().map(u32::from_le_bytes);
-    front.is_some_and(|front| front & SPECIAL == 0) && back.is_some_and(|back| back >> 16 == 1)
+    let [flags, gso, .., n0, n1] = *header;
+    u16::from_le_bytes([flags, gso]) & SPECIAL == 0 && u16::from_le_bytes([n0, n1]) == 1
 }
 
 /// What the device says of a frame that came in.
@@ -137,6 +135,23 @@ mod tests {
             assert_eq!(Shape::parse(gso, size), Shape::Unknown);
         }
         assert_eq!(Shape::parse(0, 1448), Shape::Ordinary);
+    }
+
+    #[test]
+    fn a_plain_frame_is_whole_in_one_buffer() {
+        let plain = [0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 1, 0];
+        assert!(is_plain(&plain));
+        for bit in 0..16 {
+            let mut header = plain;
+            header[bit / 8] |= 1 << (bit % 8);
+            // The checksum was verified.
+            assert_eq!(is_plain(&header), bit == 1, "{bit}");
+        }
+        for buffers in [0u16, 2, 0x100, 0x101, u16::MAX] {
+            let mut header = plain;
+            header[10..].copy_from_slice(&buffers.to_le_bytes());
+            assert!(!is_plain(&header), "{buffers}");
+        }
     }
 
     #[test]

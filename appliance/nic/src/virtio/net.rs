@@ -1,23 +1,25 @@
 //! The driver proper.
 
 mod large;
+mod receive;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use virtio_drivers::transport::Transport;
 
-use super::header::{self, HEADER, Received, Shape};
+use super::header::{self, HEADER};
 use super::pairs::{self, Pair};
 use super::queue::{IdleQueue, Queue};
-use super::ring::{self, Layout, Ring};
+use super::ring::{self, Layout, MAX_SIZE, Ring};
 use super::{Error, Features, Wiring};
 use crate::dma::DmaSource;
 use crate::pool::{Packet, Pool};
-use crate::{Burst, Nic, Statistics};
+use crate::{Burst, Drain, Nic, Statistics};
+use receive::Found;
 
 /// Most entries of a queue. Enough for several bursts; more only costs cache.
-const MAX_QUEUE: u16 = 256;
+const MAX_QUEUE: u32 = MAX_SIZE as u32;
 
 /// Buffers that the device is given at once: telling it takes as long as several.
 pub(super) const REFILL: usize = 32;
@@ -67,7 +69,11 @@ pub struct VirtioNet<T: Transport> {
     receive: Queue,
     transmit: Queue,
     /// Buffers that the device has filled, as of the last [`Nic::fetch`].
-    found: u16,
+    found: Found,
+    /// From how many sent buffers on these are taken back.
+    reclaim_at: usize,
+    /// From how many missing buffers on the device is given others.
+    refill_at: usize,
     /// A large frame, until it is handed over in a burst of its own.
     held: Option<Packet>,
     statistics: Statistics,
@@ -94,6 +100,7 @@ impl<T: Transport> VirtioNet<T> {
 
     /// See [`Pair::attach`].
     pub(super) fn attach(pair: Pair<T>, pool: &'static Pool) -> Self {
+        let (receive, transmit) = (pair.receive.attach(pool), pair.transmit.attach(pool));
         let mut nic = VirtioNet {
             transport: pair.transport,
             link: pair.link,
@@ -101,9 +108,11 @@ impl<T: Transport> VirtioNet<T> {
             features: pair.features,
             mac: pair.mac,
             mtu: pair.mtu,
-            receive: pair.receive.attach(pool),
-            transmit: pair.transmit.attach(pool),
-            found: 0,
+            found: Found::new(),
+            reclaim_at: RECLAIM.min(transmit.size() / 2),
+            refill_at: REFILL.min(receive.size() / 2),
+            receive,
+            transmit,
             held: None,
             statistics: Statistics::default(),
         };
@@ -119,104 +128,11 @@ impl<T: Transport> VirtioNet<T> {
 
     /// Gives the device every free buffer that the receive queue has room for.
     fn refill(&mut self) {
-        while !self.receive.is_full() {
-            let Some(packet) = self.pool.take() else {
-                break;
-            };
-            let room = packet.capacity();
-            if self.receive.post(packet, room, true).is_err() {
-                break;
-            }
-        }
+        self.receive.fill();
         self.receive.publish();
     }
 
-    /// Takes the next buffer and what the device wrote behind the header.
-    fn take_received(&mut self) -> Option<(Packet, usize)> {
-        let (packet, length) = self.receive.take()?;
-        let written = usize::try_from(length).ok()?.checked_sub(HEADER)?;
-        (written <= packet.capacity()).then_some((packet, written))
-    }
-
-    /// Takes one frame, of which `pending` buffers are there, and says how many it
-    /// was in. A frame that the device described wrongly is dropped.
-    #[inline]
-    fn take_frame(&mut self, pending: u16) -> (Option<Packet>, u16) {
-        let Some((mut packet, written)) = self.take_received() else {
-            return (None, 1);
-        };
-        let header = packet.header_mut::<HEADER>().0;
-        if !header::is_plain(header) {
-            let header = *header;
-            return self.take_special(packet, written, &header, pending);
-        }
-        let start = packet.start();
-        let fits = written >= MIN_FRAME && packet.set_range(start, written).is_some();
-        (fits.then_some(packet), 1)
-    }
-
-    /// The same for a frame in several buffers, or with a checksum to be completed.
-    #[inline(never)]
-    fn take_special(
-        &mut self,
-        mut packet: Packet,
-        written: usize,
-        header: &[u8; HEADER],
-        pending: u16,
-    ) -> (Option<Packet>, u16) {
-        let header = Received::parse(header);
-        let buffers = if self.features.contains(Features::MRG_RXBUF) {
-            header.buffers
-        } else {
-            1
-        };
-        if !(1..=pending).contains(&buffers) || packet.set_range(packet.start(), written).is_none()
-        {
-            return (None, 1);
-        }
-        if let Shape::Large(segmentation) = header.shape {
-            self.held = self.take_large(packet, segmentation, header.partial, buffers);
-            return (None, buffers);
-        }
-        let mut complete = true;
-        for _ in 1..buffers {
-            complete &= self.append_received(&mut packet);
-        }
-        if !complete || header.shape != Shape::Ordinary || packet.len() < MIN_FRAME {
-            return (None, buffers);
-        }
-        if header
-            .partial
-            .is_some_and(|partial| !partial.fits(packet.len()))
-        {
-            return (None, buffers);
-        }
-        packet.set_partial(header.partial);
-        (Some(packet), buffers)
-    }
-
-    /// Copies what the next buffer holds behind `packet`. Buffers but the first
-    /// start with data where the first has its header.
-    fn append_received(&mut self, packet: &mut Packet) -> bool {
-        let Some((mut more, length)) = self.receive.take() else {
-            return false;
-        };
-        let Ok(length) = usize::try_from(length) else {
-            return false;
-        };
-        if length > HEADER + more.capacity() {
-            return false;
-        }
-        let head = *more.header_mut::<HEADER>().0;
-        let behind = length.saturating_sub(HEADER);
-        if more.set_range(more.start(), behind).is_none() {
-            return false;
-        }
-        let head = head.get(..length.min(HEADER)).unwrap_or_default();
-        packet.append(&[head, more.bytes()]).is_some()
-    }
-
-    /// Has the device complete a frame's checksum, or completes it.
+    /// Has the device complete a frame's checksum, or completes it: then none is open.
     #[inline(never)]
     fn prepare(&self, packet: &mut Packet) {
         let mut partial = packet
@@ -225,32 +141,51 @@ impl<T: Transport> VirtioNet<T> {
         if let Some(open) = partial.filter(|_| !self.features.contains(Features::CSUM)) {
             // It fits, as the filter above says.
             let _ = open.complete(packet.bytes_mut());
+            packet.set_partial(None);
             partial = None;
         }
         *packet.header_mut::<HEADER>().0 = header::emit(partial);
     }
 
-    /// A large replication fills the queue by itself: what the device does not know of,
-    /// it cannot give back.
+    /// Sends a frame that needs more than a header of zeros, or finds no slot at once: a
+    /// large replication fills the queue by itself, and what the device does not know of, it
+    /// cannot give back. A refused frame is as it was.
     #[cold]
-    fn make_room(&mut self) {
-        self.transmit.publish();
-        self.reclaim();
+    #[inline(never)]
+    fn send_special(&mut self, mut packet: Packet) -> Result<(), Packet> {
+        if self.transmit.is_full() {
+            self.make_room();
+        }
+        // Before anything is done for it: a queue that is full refuses many.
+        if self.transmit.is_full() || !packet.is_of(self.pool) {
+            return Err(packet);
+        }
+        if packet.is_large() {
+            return self.send_large(packet);
+        }
+        self.prepare(&mut packet);
+        let length = packet.len();
+        self.transmit.post(packet)?;
+        self.count_sent(1, length);
+        Ok(())
     }
 
-    /// Takes back the buffers of frames that are out.
-    fn reclaim(&mut self) {
-        let pending = self.transmit.pending();
-        self.transmit.fetch_used(pending);
-        if self.transmit.has_large() {
-            return self.free(pending);
-        }
-        for _ in 0..pending {
-            // Dropping the packet frees its buffer.
-            if self.transmit.take().is_none() {
-                break;
-            }
-        }
+    #[inline]
+    fn count_sent(&mut self, packets: usize, bytes: usize) {
+        self.statistics.tx_packets += packets as u64;
+        self.statistics.tx_bytes += bytes as u64;
+    }
+
+    /// Spaces of the buffers that are in slots.
+    #[cfg(test)]
+    pub(super) fn with_device(&self) -> alloc::vec::Vec<core::ptr::NonNull<u8>> {
+        let queues = [&self.receive, &self.transmit];
+        queues.into_iter().flat_map(Queue::spaces).collect()
+    }
+
+    fn make_room(&mut self) {
+        self.transmit.publish();
+        self.transmit.reclaim();
     }
 }
 
@@ -284,72 +219,58 @@ impl<T: Transport> Nic for VirtioNet<T> {
         self.receive.is_broken() || self.transmit.is_broken()
     }
 
-    fn fetch(&mut self, front: usize) {
-        self.found = self.receive.pending();
-        if self.found == 0 {
-            return;
+    fn fetch(&mut self, front: usize) -> bool {
+        let pending = self.receive.pending();
+        let found = self
+            .found
+            .fetch(&mut self.receive, pending, Pool::lines(front));
+        if found {
+            self.receive.fetch_slots(self.receive.room());
         }
-        let burst = self.found.min(crate::BURST as u16);
-        self.receive.prefetch(burst, Pool::lines(front));
-        // Those of the burst are free when it is taken.
-        let free = self.receive.room() + usize::from(burst);
-        self.receive.fetch_slots(free);
+        found || self.held.is_some()
     }
 
+    #[inline(always)]
     fn receive(&mut self, burst: &mut Burst) {
-        let mut pending = core::mem::take(&mut self.found);
-        let (before, mut bytes) = (burst.len(), 0);
-        if self.held.is_some() {
-            // What was found is found again.
-            return self.hand_over(burst);
+        if self.held.is_none() {
+            self.take_frames(burst);
         }
-        while pending > 0 && !burst.is_full() && !self.receive.is_broken() {
-            let (frame, buffers) = self.take_frame(pending);
-            pending -= buffers;
-            let Some(frame) = frame else {
-                if self.held.is_some() {
-                    break;
-                }
-                self.statistics.device_errors += 1;
-                continue;
-            };
-            bytes += frame.len() as u64;
-            // There is room, as the loop's condition says.
-            let _ = burst.push(frame);
-        }
-        self.statistics.rx_packets += (burst.len() - before) as u64;
-        self.statistics.rx_bytes += bytes;
         if self.held.is_some() {
             self.hand_over(burst);
         }
     }
 
-    #[inline(always)]
     fn send(&mut self, mut packet: Packet) -> Result<(), Packet> {
-        if self.transmit.is_full() {
-            self.make_room();
+        if !packet.is_plain() || self.transmit.is_full() {
+            return self.send_special(packet);
         }
-        if packet.partial().is_none() {
-            *packet.header_mut::<HEADER>().0 = header::PLAIN;
-        } else if packet.is_large() {
-            return self.send_large(packet);
-        } else {
-            self.prepare(&mut packet);
-        }
+        *packet.header_mut::<HEADER>().0 = header::PLAIN;
         let length = packet.len();
-        self.transmit.post(packet, length, false)?;
-        self.statistics.tx_packets += 1;
-        self.statistics.tx_bytes += length as u64;
+        self.transmit.post(packet)?;
+        self.count_sent(1, length);
         Ok(())
+    }
+
+    #[inline(never)]
+    fn send_all(&mut self, mut packets: Drain<'_>) -> usize {
+        let mut refused = 0;
+        loop {
+            let (count, bytes) = self.transmit.post_plain(&mut packets);
+            self.count_sent(count.into(), bytes);
+            let Some(packet) = packets.next() else {
+                return refused;
+            };
+            refused += usize::from(self.send_special(packet).is_err());
+        }
     }
 
     fn flush(&mut self) {
         self.transmit.publish();
         let is_short = self.pool.available() < REFILL;
-        if is_short || self.transmit.outstanding() >= RECLAIM.min(self.transmit.size() / 2) {
-            self.reclaim();
+        if is_short || self.transmit.outstanding() >= self.reclaim_at {
+            self.transmit.reclaim();
         }
-        if self.receive.room() >= REFILL.min(self.receive.size() / 2) {
+        if self.receive.room() >= self.refill_at {
             self.refill();
         }
         self.transmit.fetch_slots(crate::BURST);
@@ -367,8 +288,8 @@ impl<T: Transport> Nic for VirtioNet<T> {
         self.transmit.publish();
         self.notify();
         for _ in 0..PATIENCE {
-            self.reclaim();
-            if self.transmit.room() >= RECLAIM.min(self.transmit.size() / 2) {
+            self.transmit.reclaim();
+            if self.transmit.is_broken() || self.transmit.room() >= self.reclaim_at {
                 break;
             }
             core::hint::spin_loop();
@@ -376,14 +297,14 @@ impl<T: Transport> Nic for VirtioNet<T> {
     }
 
     fn remind(&mut self) {
-        self.reclaim();
+        self.make_room();
         self.refill();
         self.receive.remind();
         self.transmit.remind();
     }
 
     fn arm_interrupt(&mut self) -> bool {
-        self.receive.arm() || self.held.is_some()
+        self.receive.arm() || self.held.is_some() || !self.found.is_empty()
     }
 
     fn disarm_interrupt(&mut self) {
@@ -442,7 +363,7 @@ pub(super) fn start_queue(
     vector: Option<u16>,
     event_idx: bool,
 ) -> Result<IdleQueue, Error> {
-    let most = transport.max_queue_size(number).min(u32::from(MAX_QUEUE));
+    let most = transport.max_queue_size(number).min(MAX_QUEUE);
     // The largest power of two up to what the device has; a split ring's is one
     // anyway.
     let size = match u16::try_from(most) {
@@ -462,5 +383,5 @@ pub(super) fn start_queue(
     let doorbell = wiring.doorbell(number).ok_or(Error::Doorbell)?;
     let [descriptors, driver, device] = ring.device_addresses();
     transport.queue_set(number, u32::from(size), descriptors, driver, device);
-    Ok(IdleQueue::new(ring, size, doorbell))
+    Ok(IdleQueue::new(ring, doorbell))
 }

@@ -1,10 +1,11 @@
 //! A ring together with the packets that are with the device.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::ptr::NonNull;
 
-use super::header::HEADER;
-use super::ring::{DESCRIPTOR, Ring, table_entry};
+use super::header::{self, HEADER};
+use super::ring::{DESCRIPTOR, MAX_SIZE, Ring, table_entry};
+use crate::Drain;
 use crate::pool::{DRIVER_SPACE, Packet, Pool};
 
 /// The register by which a device is told of new buffers in one queue.
@@ -38,18 +39,13 @@ unsafe impl Send for Doorbell {}
 #[derive(Debug)]
 pub(crate) struct IdleQueue {
     ring: Ring,
-    size: u16,
     doorbell: Doorbell,
 }
 
 impl IdleQueue {
-    /// A queue over a ring of `size` entries.
-    pub(crate) fn new(ring: Ring, size: u16, doorbell: Doorbell) -> IdleQueue {
-        IdleQueue {
-            ring,
-            size,
-            doorbell,
-        }
+    /// A queue over a ring.
+    pub(crate) fn new(ring: Ring, doorbell: Doorbell) -> IdleQueue {
+        IdleQueue { ring, doorbell }
     }
 
     /// The queue, for packets of `pool`.
@@ -57,19 +53,17 @@ impl IdleQueue {
         Queue {
             ring: self.ring,
             pool,
-            slots: alloc::vec![NONE; usize::from(self.size)],
+            slots: Box::new([None; MAX_SIZE]),
+            is_broken: false,
             doorbell: self.doorbell,
             large: 0,
         }
     }
 }
 
-/// In place of a buffer: none.
-const NONE: u32 = u32::MAX;
-
-/// With the number of a buffer: it is the table of a large frame, whose buffers are behind
-/// it. No pool has as many buffers.
-const LARGE: u32 = 1 << 31;
+/// With the address of a buffer's space: it is the table of a large frame, whose buffers
+/// are behind it. No space is at an odd address.
+const LARGE: usize = 1;
 
 /// Where the table is in its buffer's space: descriptors are aligned to 16 bytes.
 const TABLE: usize = DESCRIPTOR - DRIVER_SPACE % DESCRIPTOR;
@@ -78,18 +72,36 @@ const TABLE: usize = DESCRIPTOR - DRIVER_SPACE % DESCRIPTOR;
 /// the others are for what else comes in and goes out.
 const LARGE_SHARE: usize = 4;
 
+/// A buffer that the device has returned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Returned {
+    /// Its space. Whoever has this has the buffer, and passes it on once.
+    pub(crate) buffer: NonNull<u8>,
+    /// How many bytes the device says that it wrote, header and all. Not checked.
+    pub(crate) length: u32,
+}
+
+impl Returned {
+    /// In place of one: none.
+    pub(crate) const NONE: Returned = Returned {
+        buffer: NonNull::dangling(),
+        length: 0,
+    };
+}
+
 /// Slots are used in turn. A device that returns buffers in another order than it got
 /// them has to wait until the next slot in turn is back: then the queue is full.
 ///
-/// Invariant: slot `n` holds the number of a buffer of `pool`, which is in no packet and
-/// not free, exactly while descriptor `n` is with the device; of a large frame it holds
-/// all. A queue whose ring the
-/// device broke has no slots any more: the buffers in it stay with the device.
+/// Invariant: slot `n` has the space of a buffer of `pool`, which is in no packet and
+/// not free, exactly while descriptor `n` is with the device; of a large frame it has
+/// all. The buffers in a queue whose ring the device broke stay with the device.
 #[derive(Debug)]
 pub(crate) struct Queue {
     ring: Ring,
     pool: &'static Pool,
-    slots: Vec<u32>,
+    /// Of as many as a ring may have, so that no slot has to be looked for.
+    slots: Box<[Option<NonNull<u8>>; MAX_SIZE]>,
+    is_broken: bool,
     doorbell: Doorbell,
     /// Buffers of large frames that are with the device.
     large: usize,
@@ -99,24 +111,27 @@ impl Queue {
     /// Whether the device broke the ring. Such a queue gives and takes nothing.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
-        self.slots.is_empty()
+        self.is_broken
     }
 
     #[cold]
     fn break_off(&mut self) {
-        self.slots = Vec::new();
+        self.is_broken = true;
     }
 
     /// How many packets it holds at most.
     #[inline]
     pub(crate) fn size(&self) -> usize {
-        self.slots.len()
+        match self.is_broken {
+            false => self.ring.size(),
+            true => 0,
+        }
     }
 
     /// How many packets are missing until it is full.
     #[inline]
     pub(crate) fn room(&self) -> usize {
-        self.slots.len().saturating_sub(self.outstanding())
+        self.size().saturating_sub(self.outstanding())
     }
 
     /// How many packets are with the device.
@@ -128,31 +143,77 @@ impl Queue {
     /// Whether there is no slot for another packet.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.get(self.ring.slot()) != Some(&NONE)
+        self.is_broken || self.slots[self.ring.slot()].is_some()
     }
 
-    /// Offers the header in front of `packet` and the `length` bytes behind it, which
-    /// the caller has checked that the buffer has. Hands the packet back if there is no
-    /// slot, or if it is not of the queue's pool.
-    #[inline]
-    pub(crate) fn post(
-        &mut self,
-        mut packet: Packet,
-        length: usize,
-        writable: bool,
-    ) -> Result<(), Packet> {
-        debug_assert!(length <= packet.capacity());
-        match self.slots.get_mut(self.ring.slot()) {
-            Some(place @ &mut NONE) if packet.is_of(self.pool) => {
-                let (_, address) = packet.header_mut::<HEADER>();
-                *place = packet.into_index();
-                // SAFETY: the buffer stays in its slot, where nobody accesses it, until
-                // the device returns the slot, which was empty.
-                unsafe { self.ring.post(address, (HEADER + length) as u32, writable) };
-                Ok(())
-            }
-            _ => Err(packet),
+    /// Offers the first of `frames`, to be read by the device, as long as they are ordinary
+    /// ones without a checksum to be completed, of the queue's pool, and have slots. Returns
+    /// how many these were and how many bytes they have.
+    #[inline(always)]
+    pub(crate) fn post_plain(&mut self, frames: &mut Drain<'_>) -> (u16, usize) {
+        if self.is_broken {
+            return (0, 0);
         }
+        let (pool, slots, mut bytes) = (self.pool, &mut *self.slots, 0);
+        let to_header = pool.to_header::<HEADER>();
+        let mut posting = self.ring.posting();
+        for frame in frames.as_mut_slice() {
+            let place = &mut slots[posting.slot()];
+            if place.is_some() || !frame.is_plain() || !frame.is_of(pool) {
+                break;
+            }
+            let (buffer, length) = (frame.buffer(), frame.len());
+            let address = (frame.first().as_ptr() as u64).wrapping_add(to_header);
+            *frame.header_mut::<HEADER>().0 = header::PLAIN;
+            *place = Some(buffer);
+            // SAFETY: the buffer stays in its slot, where nobody accesses it, until
+            // the device returns the slot, which was empty.
+            unsafe { posting.post(address, (HEADER + length) as u32, false) };
+            bytes += length;
+        }
+        // SAFETY: their buffers are in slots.
+        unsafe { frames.forget(posting.count().into()) };
+        (posting.count(), bytes)
+    }
+
+    /// Offers the frame with the header in front of it, to be read by the device. Hands
+    /// the packet back if there is no slot, or if it is not of the queue's pool.
+    pub(crate) fn post(&mut self, mut packet: Packet) -> Result<(), Packet> {
+        if self.is_full() || !packet.is_of(self.pool) {
+            return Err(packet);
+        }
+        let length = HEADER + packet.len();
+        let (_, address) = packet.header_mut::<HEADER>();
+        let mut posting = self.ring.posting();
+        self.slots[posting.slot()] = Some(packet.into_buffer());
+        // SAFETY: as for `post_plain`.
+        unsafe { posting.post(address, length as u32, false) };
+        Ok(())
+    }
+
+    /// Offers as many free buffers of the pool as there are slots, to be written by the
+    /// device behind their headroom.
+    pub(crate) fn fill(&mut self) {
+        if self.is_broken {
+            return;
+        }
+        let (pool, slots) = (self.pool, &mut *self.slots);
+        let length = (HEADER + pool.room()) as u32;
+        let to_header = pool
+            .to_header::<HEADER>()
+            .wrapping_add(pool.headroom() as u64);
+        let mut posting = self.ring.posting();
+        pool.take_while(|buffer| {
+            let place = &mut slots[posting.slot()];
+            if place.is_some() {
+                return false;
+            }
+            *place = Some(buffer);
+            let address = (buffer.as_ptr() as u64).wrapping_add(to_header);
+            // SAFETY: the buffer stays in its slot, as for `post_plain`.
+            unsafe { posting.post(address, length, true) };
+            true
+        });
     }
 
     /// Offers a large frame, whose header is in front of it, by a table in a buffer of its
@@ -168,12 +229,13 @@ impl Queue {
             return Err(packet);
         };
         let address = table.device_address(TABLE);
-        if let Some(place) = self.slots.get_mut(self.ring.slot()) {
-            *place = table.into_front_of(packet) | LARGE;
-            self.large += count + 1;
-            // SAFETY: table and buffers stay in the slot, as for `post`.
-            unsafe { self.ring.post_table(address, length) };
-        }
+        let buffer = table.into_front_of(packet);
+        let mut posting = self.ring.posting();
+        let place = &mut self.slots[posting.slot()];
+        *place = Some(buffer.map_addr(|address| address | LARGE));
+        self.large += count + 1;
+        // SAFETY: table and buffers stay in the slot, as for `post_plain`.
+        unsafe { posting.post_table(address, length) };
         Ok(())
     }
 
@@ -193,27 +255,62 @@ impl Queue {
         Some((table, u32::from(count) * DESCRIPTOR as u32))
     }
 
-    /// Whether large frames are with the device.
-    #[inline]
-    pub(crate) fn has_large(&self) -> bool {
-        self.large > 0
+    /// Frees the buffers of all frames that the device has returned.
+    pub(crate) fn reclaim(&mut self) {
+        let pending = self.pending();
+        self.ring.fetch_used(pending);
+        if self.large > 0 {
+            return self.reclaim_large(pending);
+        }
+        let slots = &mut *self.slots;
+        let mut taking = self.ring.taking();
+        let next = || {
+            let buffer = take(slots, taking.peek_id())?;
+            taking.advance();
+            Some(buffer)
+        };
+        // SAFETY: by the invariant, and the slot does not have it any more.
+        let is_whole = unsafe { self.pool.give_back_while(pending.into(), next) };
+        drop(taking);
+        if !is_whole {
+            self.break_off();
+        }
     }
 
-    /// Frees the buffers of the next frame that the device returned, large or not. False,
-    /// and the queue is broken, if the slot is not with the device.
-    pub(crate) fn free(&mut self) -> bool {
-        let used = self.ring.take();
-        let slot = self.slots.get_mut(used.id as usize);
-        match slot.map_or(NONE, |slot| core::mem::replace(slot, NONE)) {
-            NONE => self.break_off(),
-            index if index & LARGE != 0 => {
-                let freed = self.pool.give_back_all(index & !LARGE);
-                self.large = self.large.saturating_sub(freed);
+    /// The same, with large frames among them.
+    #[cold]
+    fn reclaim_large(&mut self, pending: u16) {
+        for _ in 0..pending {
+            let mut taking = self.ring.taking();
+            let Some(buffer) = take(&mut self.slots, taking.peek_id()) else {
+                drop(taking);
+                return self.break_off();
+            };
+            taking.advance();
+            if buffer.addr().get() & LARGE == 0 {
+                // SAFETY: as in `reclaim`.
+                drop(unsafe { self.pool.packet(buffer) });
+                continue;
             }
-            // SAFETY: as in `take`.
-            index => drop(unsafe { self.pool.packet(index) }),
+            // SAFETY: the space begins there, as `post_large` added this.
+            let table = unsafe { buffer.sub(LARGE) };
+            let freed = self.pool.give_back_all(table);
+            self.large = self.large.saturating_sub(freed);
         }
-        !self.is_broken()
+    }
+
+    /// Spaces of the buffers in its slots, those of large frames included.
+    #[cfg(test)]
+    pub(super) fn spaces(&self) -> alloc::vec::Vec<NonNull<u8>> {
+        let slots = self.slots.iter().flatten();
+        let spaces = |buffer: &NonNull<u8>| {
+            let address = buffer.as_ptr();
+            match buffer.addr().get() & LARGE {
+                0 => alloc::vec![*buffer],
+                _ => (self.pool).spaces_from(NonNull::new(address.wrapping_sub(LARGE)).unwrap()),
+            }
+        };
+        slots.flat_map(spaces).collect()
     }
 
     /// Shows the device what was posted.
@@ -242,15 +339,9 @@ impl Queue {
     /// Has the processor fetch the `count` descriptors that are written next.
     #[inline]
     pub(crate) fn fetch_slots(&mut self, count: usize) {
-        let count = count.min(self.slots.len());
+        let count = count.min(self.size());
         // There are no more slots than 16 bits can tell apart.
         self.ring.fetch_slots(count as u16);
-    }
-
-    /// Has the processor fetch what says which of `count` packets came back.
-    #[inline]
-    pub(crate) fn fetch_used(&self, count: u16) {
-        self.ring.fetch_used(count);
     }
 
     /// Notifies the device, wanted or not, if it has packets.
@@ -272,36 +363,43 @@ impl Queue {
         })
     }
 
-    /// Has the processor fetch `lines` cache lines of each of the next `count` packets
-    /// that the device returned, [`Queue::pending`] at most.
+    /// Takes the next packets that the device returned, as many as there are places,
+    /// [`Queue::pending`] at most, and has the processor fetch `lines` cache lines of each.
+    /// Returns how many they were; if there were less, the queue is broken, as a slot was
+    /// not with the device. Not for a queue of which large frames are sent.
     #[inline]
-    pub(crate) fn prefetch(&self, count: u16, lines: usize) {
-        for ahead in 0..count {
-            let slot = self.slots.get(self.ring.peek(ahead).id as usize);
-            if let Some(index) = slot.copied().filter(|index| *index != NONE) {
-                self.pool.prefetch(index, lines);
-            }
+    pub(crate) fn take(&mut self, places: &mut [Returned], lines: usize) -> usize {
+        let slots = &mut *self.slots;
+        let prefetch = self.pool.prefetcher(lines);
+        let most = places.len();
+        let mut taking = self.ring.taking();
+        for place in places {
+            let used = taking.peek();
+            let Some(buffer) = take(slots, used.id) else {
+                break;
+            };
+            prefetch(buffer);
+            *place = Returned {
+                buffer,
+                length: used.length,
+            };
+            taking.advance();
         }
+        let count = taking.count().into();
+        drop(taking);
+        if count < most {
+            self.break_off();
+        }
+        count
     }
 
-    /// Takes the next packet that the device returned, as it is when it is taken from its
-    /// pool, with the length that the device gave. Breaks the queue, and has none, if the
-    /// slot is not with the device. Not for a queue that [has](Queue::has_large) large
-    /// frames.
-    #[inline]
-    pub(crate) fn take(&mut self) -> Option<(Packet, u32)> {
-        let used = self.ring.take();
-        let slot = self.slots.get_mut(used.id as usize);
-        match slot.map_or(NONE, |slot| core::mem::replace(slot, NONE)) {
-            NONE => {
-                self.break_off();
-                None
-            }
-            index => {
-                // SAFETY: by the invariant, and the slot does not have it any more.
-                Some((unsafe { self.pool.packet(index) }, used.length))
-            }
-        }
+    /// Takes the next packet that the device returned; there has to be one. `None`, and the
+    /// queue is broken, if the slot is not with the device.
+    pub(crate) fn take_one(&mut self) -> Option<Returned> {
+        let mut place = [Returned::NONE];
+        let is_taken = !self.is_broken && self.take(&mut place, 1) == 1;
+        let [returned] = place;
+        is_taken.then_some(returned)
     }
 
     /// See [`Ring::arm`]; a broken queue has nothing to wait for.
@@ -313,4 +411,10 @@ impl Queue {
     pub(crate) fn disarm(&mut self) {
         self.ring.disarm();
     }
+}
+
+/// Empties the slot that the device says it used; `None` if that is not with the device.
+#[inline(always)]
+fn take(slots: &mut [Option<NonNull<u8>>; MAX_SIZE], slot: u32) -> Option<NonNull<u8>> {
+    slots.get_mut(slot as usize)?.take()
 }

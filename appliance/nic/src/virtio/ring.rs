@@ -13,6 +13,9 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 use crate::dma::DmaMemory;
 
+/// Most entries of a ring: slots are told apart by a byte.
+pub(crate) const MAX_SIZE: usize = 1 << u8::BITS;
+
 /// The device writes the buffer (`VIRTQ_DESC_F_WRITE`).
 pub(super) const WRITE: u16 = 2;
 
@@ -118,11 +121,12 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// A ring of `size` entries; `None` unless that is a power of two for which
-    /// `memory` has room.
+    /// A ring of `size` entries; `None` unless that is a power of two up to [`MAX_SIZE`]
+    /// for which `memory` has room.
     pub(crate) fn new(memory: DmaMemory, size: u16, event_idx: bool) -> Option<Ring> {
         let layout = Layout::new(size);
-        if !size.is_power_of_two() || memory.len() < layout.length {
+        let is_size = size.is_power_of_two() && usize::from(size) <= MAX_SIZE;
+        if !is_size || memory.len() < layout.length {
             return None;
         }
         let mut ring = Ring {
@@ -160,50 +164,40 @@ impl Ring {
         self.next.wrapping_sub(self.consumed)
     }
 
+    /// How many buffers may be outstanding.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.mask + 1
+    }
+
     /// The slot of the next buffer to be offered.
     #[inline]
     pub(crate) fn slot(&self) -> usize {
-        usize::from(self.next) & self.mask
+        slot(self.next, self.mask as u8)
     }
 
-    /// Offers `length` bytes at `address` in the next slot, to be written by the device
-    /// if `writable`. Seen by the device after [`Ring::publish`].
-    ///
-    /// # Safety
-    /// The bytes stay valid, and are not accessed, until the device has returned
-    /// the slot; the slot is not with the device.
-    #[inline]
-    pub(crate) unsafe fn post(&mut self, address: u64, length: u32, writable: bool) {
-        let flags = if writable { WRITE } else { 0 };
-        // SAFETY: the caller's promise.
-        unsafe { self.offer(address, length, flags) };
-    }
-
-    /// The same of a buffer that is a table of descriptors, `length` bytes of it.
-    ///
-    /// # Safety
-    /// As of [`Ring::post`], for the table and all that it names.
-    pub(crate) unsafe fn post_table(&mut self, address: u64, length: u32) {
-        // SAFETY: the caller's promise.
-        unsafe { self.offer(address, length, INDIRECT) };
-    }
-
-    /// # Safety
-    /// See [`Ring::post`].
+    /// To offer buffers, one or many.
     #[inline(always)]
-    unsafe fn offer(&mut self, address: u64, length: u32, flags: u16) {
-        // Two words: each store may have to wait for the device's end of the line.
-        let rest = u64::from(length) | u64::from(flags) << 32;
-        let at = self.slot();
-        // SAFETY: below the size by the mask, so in the descriptor table; the
-        // device does not read this descriptor before it is published.
-        unsafe {
-            let table = self.memory.base().cast::<Descriptor>();
-            let [first, second] = [0, 1].map(|word| table.add(at).cast::<u64>().add(word));
-            first.write_volatile(address.to_le());
-            second.write_volatile(rest.to_le());
+    pub(crate) fn posting(&mut self) -> Posting<'_> {
+        Posting {
+            table: self.memory.base().cast(),
+            mask: self.mask as u8,
+            next: self.next,
+            ring: self,
         }
-        self.next = self.next.wrapping_add(1);
+    }
+
+    /// To take used buffers, one or many.
+    #[inline(always)]
+    pub(crate) fn taking(&mut self) -> Taking<'_> {
+        // SAFETY: within the ring's memory.
+        let elements = unsafe { self.memory.base().add(self.layout.used + 4) };
+        Taking {
+            elements: elements.cast(),
+            mask: self.mask as u8,
+            consumed: self.consumed,
+            ring: self,
+        }
     }
 
     /// Shows the device what was posted.
@@ -242,16 +236,20 @@ impl Ring {
     pub(crate) fn fetch_slots(&mut self, count: u16) {
         const PER_LINE: u16 = (nve_hint::LINE / size_of::<Descriptor>()) as u16;
 
-        let ahead = self.fetched.wrapping_sub(self.next);
-        if ahead >= 1 << 15 {
-            self.fetched = self.next;
+        let (next, mask) = (self.next, self.mask as u8);
+        let table = self.memory.base().as_ptr().cast::<Descriptor>();
+        let ahead = self.fetched.wrapping_sub(next);
+        let ahead = if ahead < 1 << 15 { ahead } else { 0 };
+        if ahead >= count {
+            return;
         }
-        while self.fetched.wrapping_sub(self.next) < count {
-            let at = usize::from(self.fetched) & self.mask;
-            let table = self.memory.base().as_ptr().cast::<Descriptor>();
-            nve_hint::prefetch_write_at(table.wrapping_add(at).cast());
-            self.fetched = (self.fetched | (PER_LINE - 1)).wrapping_add(1);
+        let first = next.wrapping_add(ahead);
+        let mut at = first - first % PER_LINE;
+        for _ in 0..(first - at + count - ahead).div_ceil(PER_LINE) {
+            nve_hint::prefetch_write_at(table.wrapping_add(slot(at, mask)).cast());
+            at = at.wrapping_add(PER_LINE);
         }
+        self.fetched = at;
     }
 
     /// Has the processor fetch the next `count` entries of the used ring.
@@ -270,7 +268,7 @@ impl Ring {
         }
     }
 
-    /// How many buffers the device has used and [`Ring::take`] has not yet taken.
+    /// How many buffers the device has used that were not yet taken.
     #[inline]
     pub(crate) fn pending(&self) -> Result<u16, BadIndex> {
         // Acquire: the entries are read after the index that covers them.
@@ -281,30 +279,6 @@ impl Ring {
             return Err(BadIndex);
         }
         Ok(pending)
-    }
-
-    /// Takes the next used buffer. Call only as often as [`Ring::pending`] says.
-    #[inline]
-    pub(crate) fn take(&mut self) -> Used {
-        let used = self.peek(0);
-        self.consumed = self.consumed.wrapping_add(1);
-        used
-    }
-
-    /// The used buffer that [`Ring::take`] will take after `ahead` others; there have
-    /// to be as many.
-    #[inline]
-    pub(crate) fn peek(&self, ahead: u16) -> Used {
-        let at = usize::from(self.consumed.wrapping_add(ahead)) & self.mask;
-        // SAFETY: in the used ring by the mask; 4-byte aligned as the ring is.
-        let element = unsafe {
-            let ring = self.memory.base().add(self.layout.used + 4);
-            ring.cast::<UsedElement>().add(at).read_volatile()
-        };
-        Used {
-            id: element.id,
-            length: element.length,
-        }
     }
 
     /// Asks for an interrupt at the next used buffer. Returns whether there is one
@@ -365,6 +339,131 @@ impl Ring {
     }
 }
 
+/// The slot of a free-running index. Below [`MAX_SIZE`], as the compiler can see, so that
+/// nothing has to be checked where there are as many slots.
+#[inline(always)]
+fn slot(index: u16, mask: u8) -> usize {
+    usize::from(index) & usize::from(mask)
+}
+
+/// Offers buffers. What is the same for all of them is kept here, apart from the ring:
+/// stores that the device sees have all that is behind a reference read anew.
+pub(crate) struct Posting<'r> {
+    ring: &'r mut Ring,
+    table: NonNull<Descriptor>,
+    mask: u8,
+    next: u16,
+}
+
+impl Posting<'_> {
+    /// The slot of the next buffer to be offered.
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> usize {
+        slot(self.next, self.mask)
+    }
+
+    /// How many buffers have been offered by this.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> u16 {
+        self.next.wrapping_sub(self.ring.next)
+    }
+
+    /// Offers `length` bytes at `address` in the next slot, to be written by the device
+    /// if `writable`. Seen by the device after [`Ring::publish`].
+    ///
+    /// # Safety
+    /// The bytes stay valid, and are not accessed, until the device has returned
+    /// the slot; the slot is not with the device.
+    #[inline(always)]
+    pub(crate) unsafe fn post(&mut self, address: u64, length: u32, writable: bool) {
+        let flags = if writable { WRITE } else { 0 };
+        // SAFETY: the caller's promise.
+        unsafe { self.offer(address, length, flags) };
+    }
+
+    /// The same of a buffer that is a table of descriptors, `length` bytes of it.
+    ///
+    /// # Safety
+    /// As of [`Posting::post`], for the table and all that it names.
+    pub(crate) unsafe fn post_table(&mut self, address: u64, length: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.offer(address, length, INDIRECT) };
+    }
+
+    /// # Safety
+    /// See [`Posting::post`].
+    #[inline(always)]
+    unsafe fn offer(&mut self, address: u64, length: u32, flags: u16) {
+        // Two words: each store may have to wait for the device's end of the line.
+        let rest = u64::from(length) | u64::from(flags) << 32;
+        let at = self.slot();
+        // SAFETY: below the size by the mask, so in the descriptor table; the
+        // device does not read this descriptor before it is published.
+        unsafe {
+            let [first, second] = [0, 1].map(|word| self.table.add(at).cast::<u64>().add(word));
+            first.write_volatile(address.to_le());
+            second.write_volatile(rest.to_le());
+        }
+        self.next = self.next.wrapping_add(1);
+    }
+}
+
+impl Drop for Posting<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.ring.next = self.next;
+    }
+}
+
+/// Takes used buffers; what is the same for all of them is kept here, as in [`Posting`].
+pub(crate) struct Taking<'r> {
+    ring: &'r mut Ring,
+    elements: NonNull<UsedElement>,
+    mask: u8,
+    consumed: u16,
+}
+
+impl Taking<'_> {
+    /// The next used buffer. Look only if there is one, as [`Ring::pending`] says.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Used {
+        let at = slot(self.consumed, self.mask);
+        // SAFETY: in the used ring by the mask; 4-byte aligned as the ring is.
+        let element = unsafe { self.elements.add(at).read_volatile() };
+        Used {
+            id: element.id,
+            length: element.length,
+        }
+    }
+
+    /// The slot of the next used buffer, not checked, where its length is of no interest.
+    #[inline(always)]
+    pub(crate) fn peek_id(&self) -> u32 {
+        let at = slot(self.consumed, self.mask);
+        // SAFETY: as in `peek`; the first word of the element.
+        unsafe { self.elements.add(at).cast::<u32>().read_volatile() }
+    }
+
+    /// Takes the next used buffer, which was looked at.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self) {
+        self.consumed = self.consumed.wrapping_add(1);
+    }
+
+    /// How many buffers have been taken by this.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> u16 {
+        self.consumed.wrapping_sub(self.ring.consumed)
+    }
+}
+
+impl Drop for Taking<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.ring.consumed = self.consumed;
+    }
+}
+
 /// To be put between what is written for the device and what is read of it then. The
 /// device writes its wish, then reads our index; we write the index, then read its wish.
 /// Only a full barrier on both sides orders these.
@@ -392,7 +491,14 @@ mod tests {
 
     fn post(ring: &mut Ring) {
         // SAFETY: the test's device does not touch buffers.
-        unsafe { ring.post(0x1000, 64, true) };
+        unsafe { ring.posting().post(0x1000, 64, true) };
+    }
+
+    fn take(ring: &mut Ring) -> Used {
+        let mut taking = ring.taking();
+        let used = taking.peek();
+        taking.advance();
+        used
     }
 
     fn publish(ring: &mut Ring) -> bool {
@@ -402,7 +508,7 @@ mod tests {
 
     #[test]
     fn sizes_that_rings_cannot_have_are_refused() {
-        for size in [0, 3, 100] {
+        for size in [0, 3, 100, 512] {
             assert!(Ring::new(leak_memory(65_536), size, true).is_none());
         }
         assert!(Ring::new(leak_memory(64), 256, true).is_none());
@@ -419,7 +525,7 @@ mod tests {
             device.give(u32::from(slot), round);
             assert_eq!(ring.pending(), Ok(1));
             assert_eq!(
-                ring.take(),
+                take(&mut ring),
                 Used {
                     id: round % 4,
                     length: round
@@ -487,7 +593,7 @@ mod tests {
         assert!(device.wants_interrupt_event(0, 1));
         device.give(0, 0);
         assert!(ring.arm());
-        ring.take();
+        take(&mut ring);
         assert!(!ring.arm());
         assert!(device.wants_interrupt_event(1, 2));
         ring.disarm();

@@ -1,8 +1,9 @@
 //! The driver against a device in memory.
 
+mod bursts;
+mod hostile;
 mod large;
 
-use proptest::prelude::*;
 use virtio_drivers::transport::DeviceType;
 
 use super::fake::{Handle, HostMemory, leak_memory};
@@ -389,52 +390,4 @@ fn without_free_buffers_reception_goes_on_when_there_are_again() {
     assert_eq!(receive(&mut nic).len(), 0);
     assert!(device.deliver(PLAIN, &[&frame(60)]));
     assert_eq!(receive(&mut nic).len(), 1);
-}
-
-/// What a hostile device may do between two polls.
-#[derive(Debug, Clone)]
-enum Act {
-    Give { queue: usize, id: u32, length: u32 },
-    Take { queue: usize },
-    SetIndex { queue: usize, index: u16 },
-    Deliver { header: [u8; HEADER], length: usize },
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    let id = prop_oneof![0..20u32, any::<u32>()];
-    let length = prop_oneof![0..3000u32, any::<u32>()];
-    prop_oneof![
-        3 => (0..2usize, id, length).prop_map(|(queue, id, length)| Act::Give { queue, id, length }),
-        2 => (0..2usize).prop_map(|queue| Act::Take { queue }),
-        1 => (0..2usize, 0..40u16).prop_map(|(queue, index)| Act::SetIndex { queue, index }),
-        3 => (any::<[u8; HEADER]>(), 0..1900usize).prop_map(|(header, length)| Act::Deliver { header, length }),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn no_device_makes_the_driver_panic_or_share_a_buffer(acts in proptest::collection::vec(act(), 1..60)) {
-        let (mut nic, device, pool) = running(Features::all());
-        for act in acts {
-            match act {
-                Act::Give { queue, id, length } => device.set(|d| d.rings[queue].give(id, length)),
-                Act::Take { queue } => device.set(|d| {
-                    d.rings[queue].take();
-                }),
-                Act::SetIndex { queue, index } => device.set(|d| d.rings[queue].set_index(index)),
-                Act::Deliver { header, length } => drop(device.deliver(header, &[&frame(length)])),
-            }
-            let mut burst = receive(&mut nic);
-            let mut seen = std::collections::HashSet::new();
-            for packet in &mut burst {
-                prop_assert!(packet.len() <= 128 + 2000 + 64);
-                prop_assert!(seen.insert(packet.space_mut().as_ptr()));
-            }
-            for packet in burst {
-                let _ = nic.send(packet);
-            }
-            flush(&mut nic);
-            prop_assert!(pool.available() <= 64);
-        }
-    }
 }

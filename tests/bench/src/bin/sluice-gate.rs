@@ -6,10 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use nve_hosted::heap::LargePages;
 use sluice_bench::clock::Clock;
 use sluice_bench::gate;
 use sluice_bench::local::Local;
 use sluice_bench::traffic::{Flows, Scenario, Sizes, Traffic};
+
+#[global_allocator]
+static HEAP: LargePages = LargePages;
 
 /// Measures what a packet costs the NVE, without root and on any machine.
 #[derive(Parser)]

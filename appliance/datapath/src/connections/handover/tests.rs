@@ -154,7 +154,7 @@ fn what_was_seen_here_itself_is_older_only_by_a_margin() {
         idle: Nanos(idle * TICKS),
         ..connection(1, 5)
     };
-    for (idle, stays) in [(11, true), (10, true), (2, true), (1, false), (0, false)] {
+    for (idle, stays) in [(11, true), (10, true), (8, true), (7, false), (0, false)] {
         let mut table = table(10);
         table.import(&connection(1, 5), Nanos(0)).unwrap();
         let slot = slot_of(&table, &connection(1, 5));

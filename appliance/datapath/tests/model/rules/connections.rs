@@ -267,10 +267,10 @@ impl Model {
 
     /// Forgets what has been idle for too long. Time is counted in steps.
     pub(super) fn expire(&mut self) {
-        const STEP: u64 = 1 << 27;
+        const STEP: u64 = 1 << 29;
         let now = self.now / STEP;
         self.connections
-            .retain(|known| now - known.seen / STEP <= known.state.idle() / STEP);
+            .retain(|known| now - known.seen / STEP <= known.state.idle().div_ceil(STEP));
     }
 
     /// Forgets the connections of ports that are no more behind their tag.

@@ -77,7 +77,7 @@ impl<T: Transport> VirtioNet<T> {
     /// The next buffer, which is not the first of its frame: data starts where that has
     /// its header.
     fn take_more(&mut self) -> Option<Packet> {
-        let (mut more, length) = self.receive.take()?;
+        let (mut more, length) = self.take_buffer()?;
         let start = more.start().checked_sub(HEADER)?;
         more.set_range(start, usize::try_from(length).ok()?)?;
         (!more.is_empty()).then_some(more)
@@ -108,8 +108,7 @@ impl<T: Transport> VirtioNet<T> {
             }
         };
         refused.map_or(Ok(()), Err)?;
-        self.statistics.tx_packets += 1;
-        self.statistics.tx_bytes += length as u64;
+        self.count_sent(1, length);
         self.statistics.tx_large += 1;
         Ok(())
     }
@@ -128,15 +127,5 @@ impl<T: Transport> VirtioNet<T> {
         self.statistics.rx_large += 1;
         // There is room: it is empty.
         let _ = burst.push(frame);
-    }
-
-    /// The same, with large frames among them.
-    #[cold]
-    pub(super) fn free(&mut self, pending: u16) {
-        for _ in 0..pending {
-            if !self.transmit.free() {
-                break;
-            }
-        }
     }
 }

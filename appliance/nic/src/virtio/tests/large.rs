@@ -261,6 +261,45 @@ fn large_frames_with_a_slow_device_leave_buffers_for_others() {
 }
 
 #[test]
+fn a_wrong_slot_breaks_the_queue_while_a_large_frame_is_out() {
+    // Slots 0 and 2 have ordinary frames, slot 1 has a large one in 3 buffers and a table.
+    for (ids, freed) in [
+        (&[128][..], 0),
+        (&[u32::MAX], 0),
+        (&[3], 0),
+        (&[0, 0], 1),
+        (&[1, 1], 4),
+        (&[1, 0, 1], 5),
+        (&[0, 3, 1], 1),
+        (&[0, 1, 129], 5),
+    ] {
+        let (mut nic, device, pool) = running(Features::all(), 400);
+        let free = pool.available();
+        nic.send(pool.take().unwrap()).unwrap();
+        assert!(deliver(&device, large_header(3), &large_frame(4000)));
+        let packet = receive_large(&mut nic);
+        nic.send(packet).unwrap();
+        nic.send(pool.take().unwrap()).unwrap();
+        flush(&mut nic);
+        nic.remind();
+        assert_eq!(pool.available(), free - 6);
+        device.set(|device| ids.iter().for_each(|id| device.rings[1].give(*id, 0)));
+        nic.remind();
+        assert!(nic.is_broken(), "{ids:?}");
+        assert_eq!(pool.available(), free - 6 + freed, "{ids:?}");
+        // Nothing comes of it later, and each of the freed buffers is there once.
+        device.set(|device| device.rings[1].give(2, 0));
+        nic.remind();
+        let packets: Vec<Packet> = std::iter::from_fn(|| pool.take()).collect();
+        let mut spaces: Vec<_> = packets.iter().flat_map(Packet::spaces).collect();
+        spaces.extend(nic.with_device());
+        spaces.sort();
+        spaces.dedup();
+        assert_eq!((packets.len(), spaces.len()), (free - 6 + freed, 400));
+    }
+}
+
+#[test]
 fn a_queue_that_is_full_or_too_short_hands_a_large_frame_back() {
     let device = Handle::new(Features::all(), 16);
     let pool = pool(200);
