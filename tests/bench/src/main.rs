@@ -129,8 +129,8 @@ struct Rfc2544Args {
     /// Devices under test.
     #[arg(long, value_delimiter = ',', default_value = "ours,ovs")]
     dut: Vec<Kind>,
-    /// Scenarios.
-    #[arg(long, value_delimiter = ',', default_value = "S2b,S4b,S1b,S3b")]
+    /// Scenarios, like S2b; all if left out.
+    #[arg(long, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Sizes of frames.
     #[arg(long, value_delimiter = ',', default_value = "64,1518,imix")]
@@ -142,7 +142,7 @@ struct Rfc2544Args {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How many seconds each rate is tried.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.3)]
     seconds: f64,
     /// Our NVE's program; `nve-hosted` beside this one if left out.
     #[arg(long)]
@@ -307,12 +307,12 @@ fn measure_throughput(arguments: &Rfc2544Args) -> Result<()> {
         flows: arguments.flows,
     };
     let mut found = Vec::new();
-    for scenario in &arguments.scenario {
-        for kind in &arguments.dut {
-            let rows = rfc2544::measure(&mut rig, *kind, *scenario, &arguments.size, &method)?;
-            print!("{}", rfc2544::markdown(&rows));
-            found.extend(rows);
-        }
+    for scenario in or(&arguments.scenario, Scenario::ALL.to_vec()) {
+        let (kinds, sizes) = (&arguments.dut, &arguments.size);
+        let rows = rfc2544::measure(&mut rig, kinds, scenario, sizes, &method, |line| {
+            println!("{line}");
+        })?;
+        found.extend(rows);
     }
     let table = rfc2544::markdown(&found);
     println!("\n{}\n\n{table}", versions::machine()?);

@@ -34,6 +34,9 @@ const WARM_UPS: usize = 5;
 const SLICES: u32 = 4;
 /// How long a device settles under full load before it is measured.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Rounds with the processors near that a cell should have, if there are so many: one
+/// alone may be of a bad moment.
+const NEAR_ROUNDS: usize = 2;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -48,8 +51,8 @@ pub struct Matrix {
     pub sizes: Vec<Sizes>,
     /// How often.
     pub rounds: usize,
-    /// Most further rounds for devices that were only measured while the processors
-    /// were far apart.
+    /// Most further rounds for cells that were measured too seldom with the processors
+    /// near.
     pub extra_rounds: usize,
     /// How long each time.
     pub span: Duration,
@@ -57,13 +60,20 @@ pub struct Matrix {
     pub patience: Duration,
 }
 
+/// The devices in the order in which they are measured in a round: the other way round in
+/// every second one.
+pub fn in_turn(devices: &[Kind], round: usize) -> Vec<Kind> {
+    let mut devices = devices.to_vec();
+    if round % 2 == 1 {
+        devices.reverse();
+    }
+    devices
+}
+
 impl Matrix {
     /// Who is measured in what order in a round.
     fn turns(&self, round: usize) -> Vec<Turn> {
-        let mut devices = self.devices.clone();
-        if round % 2 == 1 {
-            devices.reverse();
-        }
+        let devices = in_turn(&self.devices, round);
         let turns = self.scenarios.iter().flat_map(|scenario| {
             devices.iter().map(|kind| Turn {
                 kind: *kind,
@@ -108,10 +118,6 @@ impl Sample {
     /// Whether the processors were far apart when it was measured.
     pub fn is_far(&self) -> bool {
         proximity::is_far(self.round_trip)
-    }
-
-    fn is_same_cell(&self, other: &Sample) -> bool {
-        self.flows == other.flows && self.sizes == other.sizes
     }
 }
 
@@ -180,10 +186,14 @@ impl Rig {
         let mut samples = Vec::new();
         for round in 0..matrix.rounds + matrix.extra_rounds {
             for turn in matrix.turns(round) {
-                if round >= matrix.rounds && !turn.is_wanting(&samples) {
+                let mut cells = turn.cells(matrix);
+                if round >= matrix.rounds {
+                    cells.retain(|cell| turn.is_wanting(cell, matrix.rounds, &samples));
+                }
+                if cells.is_empty() {
                     continue;
                 }
-                let found = self.take_turn(&turn, matrix);
+                let found = self.take_turn(&turn, &cells, matrix);
                 let found = found.with_context(|| {
                     format!("{}, {}, round {}", turn.kind, turn.scenario, round + 1)
                 })?;
@@ -194,27 +204,24 @@ impl Rig {
         Ok(samples)
     }
 
-    fn take_turn(&mut self, turn: &Turn, matrix: &Matrix) -> Result<Vec<Sample>> {
+    fn take_turn(&mut self, turn: &Turn, cells: &[Cell], matrix: &Matrix) -> Result<Vec<Sample>> {
         let scenario = turn.kind.scenario(turn.scenario);
         let mut device = self.start(turn.kind, scenario)?;
-        // What does no work does not know flows either.
-        let flows = match scenario {
-            Scenario::Io => matrix.flows.get(..1),
-            Scenario::Nve { .. } => matrix.flows.get(..),
-        };
         let mut samples = Vec::new();
-        for flows in flows.unwrap_or_default() {
-            device.forget()?;
-            for (number, sizes) in matrix.sizes.iter().enumerate() {
-                let traffic = Traffic::new(scenario, *flows, *sizes);
-                let mut generator = self.generator(&traffic);
-                generator.wait_ready(READY)?;
-                if number == 0 {
-                    warm_up(&mut generator)?;
-                }
-                let finding = measure(&mut generator, device.as_mut(), matrix)?;
-                samples.push(turn.sample(*flows, *sizes, finding)?);
+        let mut known = None;
+        for cell in cells {
+            let is_new = known.replace(cell.flows) != Some(cell.flows);
+            if is_new {
+                device.forget()?;
             }
+            let traffic = Traffic::new(scenario, cell.flows, cell.sizes);
+            let mut generator = self.generator(&traffic);
+            generator.wait_ready(READY)?;
+            if is_new {
+                warm_up(&mut generator)?;
+            }
+            let finding = measure(&mut generator, device.as_mut(), matrix)?;
+            samples.push(turn.sample(cell, finding)?);
         }
         Ok(samples)
     }
@@ -307,6 +314,13 @@ fn measure(
     })
 }
 
+/// What is measured at once of a device in a scenario.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    flows: Flows,
+    sizes: Sizes,
+}
+
 /// A device's turn at a scenario.
 #[derive(Debug)]
 struct Turn {
@@ -316,21 +330,37 @@ struct Turn {
 }
 
 impl Turn {
-    /// Whether there is no sample of some cell with the processors near.
-    fn is_wanting(&self, samples: &[Sample]) -> bool {
-        let (device, scenario) = (self.kind.to_string(), self.scenario.to_string());
-        let own = || {
-            let mine = |sample: &&Sample| sample.device == device && sample.scenario == scenario;
-            samples.iter().filter(mine)
+    /// What it measures in a whole round, by flows.
+    fn cells(&self, matrix: &Matrix) -> Vec<Cell> {
+        // What does no work does not know flows either.
+        let flows = match self.kind.scenario(self.scenario) {
+            Scenario::Io => matrix.flows.get(..1),
+            Scenario::Nve { .. } => matrix.flows.get(..),
         };
-        own().any(|sample| {
-            own()
-                .filter(|other| other.is_same_cell(sample))
-                .all(Sample::is_far)
-        })
+        let flows = flows.unwrap_or_default().iter();
+        let cells = flows.flat_map(|flows| {
+            matrix.sizes.iter().map(|sizes| Cell {
+                flows: *flows,
+                sizes: *sizes,
+            })
+        });
+        cells.collect()
     }
 
-    fn sample(&self, flows: Flows, sizes: Sizes, finding: Finding) -> Result<Sample> {
+    /// Whether the device's samples of a cell are too few with the processors near, after
+    /// so many rounds.
+    fn is_wanting(&self, cell: &Cell, rounds: usize, samples: &[Sample]) -> bool {
+        let (device, scenario) = (self.kind.to_string(), self.scenario.to_string());
+        let (flows, sizes) = (cell.flows.to_string(), cell.sizes.to_string());
+        let near = samples.iter().filter(|sample| {
+            (&sample.device, &sample.scenario) == (&device, &scenario)
+                && (&sample.flows, &sample.sizes) == (&flows, &sizes)
+                && !sample.is_far()
+        });
+        near.count() < NEAR_ROUNDS.min(rounds)
+    }
+
+    fn sample(&self, cell: &Cell, finding: Finding) -> Result<Sample> {
         let Finding {
             runs,
             cycles,
@@ -341,8 +371,8 @@ impl Turn {
         Ok(Sample {
             device: self.kind.to_string(),
             scenario: self.scenario.to_string(),
-            flows: flows.to_string(),
-            sizes: sizes.to_string(),
+            flows: cell.flows.to_string(),
+            sizes: cell.sizes.to_string(),
             round: self.round,
             pps: stats::median(&windows).context("no window: measure for longer")?,
             pps_best: stats::greatest(&windows).context("no window")?,
@@ -351,5 +381,53 @@ impl Turn {
             loss: counts.loss(),
             checked: counts.received,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_that_were_near_in_too_few_rounds_are_wanting() {
+        let scenario: Scenario = "S2b".parse().unwrap();
+        let matrix = Matrix {
+            devices: vec![Kind::Ours],
+            scenarios: vec![scenario],
+            flows: ["1k", "1M"].map(|flows| flows.parse().unwrap()).to_vec(),
+            sizes: ["64", "1518"].map(|sizes| sizes.parse().unwrap()).to_vec(),
+            rounds: 3,
+            extra_rounds: 2,
+            span: Duration::ZERO,
+            patience: Duration::ZERO,
+        };
+        let turns = matrix.turns(0);
+        let turn = turns.first().unwrap();
+        let cells = turn.cells(&matrix);
+        assert_eq!(cells.len(), 4);
+        let sample = |cell: &Cell, round_trip| Sample {
+            device: turn.kind.to_string(),
+            scenario: turn.scenario.to_string(),
+            flows: cell.flows.to_string(),
+            sizes: cell.sizes.to_string(),
+            round: 0,
+            pps: 1.0,
+            pps_best: 1.0,
+            cycles: Vec::new(),
+            round_trip,
+            loss: 0.0,
+            checked: 1,
+        };
+        let wanting = |rounds, samples: &[Sample]| -> Vec<bool> {
+            let cells = cells.iter();
+            let wanting = cells.map(|cell| turn.is_wanting(cell, rounds, samples));
+            wanting.collect()
+        };
+        let mut samples: Vec<Sample> = cells.iter().map(|cell| sample(cell, 300)).collect();
+        assert_eq!(wanting(3, &samples), [true; 4]);
+        assert_eq!(wanting(1, &samples), [false; 4]);
+        samples.push(sample(&cells[1], 300));
+        samples.push(sample(&cells[2], 1250));
+        assert_eq!(wanting(3, &samples), [true, false, true, true]);
     }
 }

@@ -1,13 +1,18 @@
 //! Throughput as the paper has it (RFC 2544, section 26.1): by dichotomy, both
 //! directions, to 0.1 %, 1 % of loss allowed; several rounds, of which the highest
-//! and the lowest are removed and the others averaged. And latency at parts of it.
+//! and the lowest are removed and the others averaged. And latency at parts of what the
+//! round found: the median of the rounds.
+//!
+//! As in [a run](crate::measure), the devices take turns, the other way round in every
+//! second round: what slows the machine down for minutes slows them all.
 
+use std::array::from_fn;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::dut::{DEVICE_CPU, Kind};
+use crate::dut::{DEVICE_CPU, Device, Kind};
 use crate::generator::{Generator, Load, Span};
 use crate::measure::{self, READY, Rig};
 use crate::proximity;
@@ -40,6 +45,16 @@ pub struct Method {
     pub flows: Flows,
 }
 
+/// What one round found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Round {
+    /// Frames per second, both directions together.
+    pub pps: f64,
+    /// At each part of [`LATENCY_AT`]: microseconds that 50 %, 99 % and 99.9 % of
+    /// the frames took at most, generator included.
+    pub latency_us: [[f64; 3]; 2],
+}
+
 /// Throughput of one device in one scenario at one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Throughput {
@@ -49,51 +64,29 @@ pub struct Throughput {
     pub scenario: String,
     /// Sizes of frames.
     pub sizes: String,
-    /// Frames per second, both directions together, of each round.
-    pub rounds: Vec<f64>,
-    /// Their mean without the highest and the lowest.
+    /// All rounds.
+    pub rounds: Vec<Round>,
+    /// Mean of the rounds' frames per second without the highest and the lowest.
     pub pps: f64,
     /// The same in gigabits per second of frames with FCS, as VMs see them.
     pub gbps: f64,
-    /// At each part of [`LATENCY_AT`]: microseconds that 50 %, 99 % and 99.9 % of
-    /// the frames took at most, generator included.
-    pub latency_us: Vec<[f64; 3]>,
+    /// Medians of the rounds' latencies.
+    pub latency_us: [[f64; 3]; 2],
 }
 
-/// Measures a device in one scenario at all sizes.
-pub fn measure(
-    rig: &mut Rig,
-    kind: Kind,
-    scenario: Scenario,
-    sizes: &[Sizes],
-    method: &Method,
-) -> Result<Vec<Throughput>> {
-    let scenario = kind.scenario(scenario);
-    let mut device = rig.start(kind, scenario)?;
-    let mut found = Vec::new();
-    for sizes in sizes {
-        let traffic = Traffic::new(scenario, method.flows, *sizes);
-        let mut generator = rig.generator(&traffic);
-        generator.wait_ready(READY)?;
-        measure::warm_up(&mut generator)?;
-        let rounds: Result<Vec<f64>> = (0..method.rounds)
-            .map(|_| {
-                proximity::wait_near(DEVICE_CPU, PATIENCE)?;
-                let _exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
-                round(&mut generator, method.trial)
-            })
-            .collect();
-        let rounds = rounds.with_context(|| format!("{kind}, {scenario}, {sizes}"))?;
-        let pps = trimmed_mean(&rounds).context("no rounds")?;
-        proximity::wait_near(DEVICE_CPU, PATIENCE)?;
-        let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
-        let latency_us = LATENCY_AT
-            .iter()
-            .map(|part| latency(&mut generator, rig, pps * part, method.trial))
-            .collect::<Result<_>>()?;
-        drop(exclusive);
-        device.check()?;
-        found.push(Throughput {
+impl Throughput {
+    fn new(kind: Kind, scenario: Scenario, sizes: Sizes, rounds: Vec<Round>) -> Result<Self> {
+        let rates: Vec<f64> = rounds.iter().map(|round| round.pps).collect();
+        let pps = trimmed_mean(&rates).context("no rounds")?;
+        let median = |part: usize, share: usize| {
+            let of_rounds = rounds
+                .iter()
+                .filter_map(|r| r.latency_us.get(part)?.get(share));
+            let of_rounds: Vec<f64> = of_rounds.copied().collect();
+            stats::median(&of_rounds).unwrap_or(f64::NAN)
+        };
+        let latency_us = from_fn(|part| from_fn(|share| median(part, share)));
+        Ok(Throughput {
             device: kind.to_string(),
             scenario: scenario.to_string(),
             sizes: sizes.to_string(),
@@ -101,12 +94,63 @@ pub fn measure(
             pps,
             gbps: pps * sizes.mean() * 8.0 / 1e9,
             latency_us,
-        });
+        })
     }
-    Ok(found)
 }
 
-fn round(generator: &mut Generator<'_>, trial: Duration) -> Result<f64> {
+/// Measures the devices in one scenario at all sizes; `progress` is told of each round.
+pub fn measure(
+    rig: &mut Rig,
+    kinds: &[Kind],
+    scenario: Scenario,
+    sizes: &[Sizes],
+    method: &Method,
+    progress: impl Fn(&str),
+) -> Result<Vec<Throughput>> {
+    let mut cells = Vec::new();
+    for kind in kinds {
+        cells.extend(sizes.iter().map(|sizes| (*kind, *sizes, Vec::new())));
+    }
+    for number in 0..method.rounds {
+        for kind in measure::in_turn(kinds, number) {
+            let scenario = kind.scenario(scenario);
+            let mut device = rig.start(kind, scenario)?;
+            for (_, sizes, rounds) in cells.iter_mut().filter(|(of, ..)| *of == kind) {
+                let cell = format!("{kind}, {scenario}, {sizes}, round {}", number + 1);
+                let traffic = Traffic::new(scenario, method.flows, *sizes);
+                let found = round(rig, device.as_mut(), &traffic, method.trial)
+                    .with_context(|| cell.clone())?;
+                let [_, [_, p99, _]] = found.latency_us;
+                let mpps = found.pps / 1e6;
+                progress(&format!("{cell}: {mpps:.2} Mpps, p99 at 90 % {p99:.1} µs"));
+                rounds.push(found);
+            }
+        }
+    }
+    let found = cells
+        .into_iter()
+        .map(|(kind, sizes, rounds)| Throughput::new(kind, kind.scenario(scenario), sizes, rounds));
+    found.collect()
+}
+
+/// Searches the throughput of a device, and takes latencies at parts of it.
+fn round(rig: &Rig, device: &mut dyn Device, traffic: &Traffic, trial: Duration) -> Result<Round> {
+    let mut generator = rig.generator(traffic);
+    generator.wait_ready(READY)?;
+    measure::warm_up(&mut generator)?;
+    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+    let pps = throughput(&mut generator, trial)?;
+    let mut latency_us = [[f64::NAN; 3]; 2];
+    for (found, part) in latency_us.iter_mut().zip(LATENCY_AT) {
+        *found = latency(&mut generator, rig, pps * part, trial)?;
+    }
+    drop(exclusive);
+    device.check()?;
+    Ok(Round { pps, latency_us })
+}
+
+fn throughput(generator: &mut Generator<'_>, trial: Duration) -> Result<f64> {
     let full = generator.run(Load::Full, Span::Time(trial))?;
     let most = stats::greatest(&full.windows).context("a trial is too short")?;
     search(most * HEADROOM, |rate| {
@@ -202,7 +246,39 @@ pub fn markdown(found: &[Throughput]) -> String {
             latency.join(" | ")
         );
     }
-    text
+    text + &compared(found)
+}
+
+/// Says in how many cells our p99 at the higher load is no worse than OVS's, and where
+/// it is.
+fn compared(found: &[Throughput]) -> String {
+    let of = |kind: Kind| {
+        let name = kind.to_string();
+        found.iter().filter(move |row| row.device == name)
+    };
+    let p99 = |row: &Throughput| row.latency_us[1][1];
+    let (mut cells, mut worse) = (0, Vec::new());
+    for ours in of(Kind::Ours) {
+        let cell = (&ours.scenario, &ours.sizes);
+        let Some(ovs) = of(Kind::Ovs).find(|ovs| (&ovs.scenario, &ovs.sizes) == cell) else {
+            continue;
+        };
+        cells += 1;
+        if p99(ours) > p99(ovs) {
+            worse.push(format!("{} {}", ours.scenario, ours.sizes));
+        }
+    }
+    let better = cells - worse.len();
+    let worse = match worse.is_empty() {
+        true => String::new(),
+        false => format!(", worse in {}", worse.join(", ")),
+    };
+    match cells {
+        0 => String::new(),
+        _ => format!(
+            "\np99 at 90 %: ours is no worse than OVS-DPDK's in {better} of {cells} cells{worse}.\n"
+        ),
+    }
 }
 
 #[cfg(test)]
