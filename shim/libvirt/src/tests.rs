@@ -6,8 +6,9 @@ use virt::connect::Connect;
 
 use super::*;
 
-/// A host with one domain, `test`, that runs.
-const URI: &str = "test:///default";
+/// A host with one domain, `test`, that runs, and one network. Read from a file it is each
+/// connection's own; `test:///default` would be one host for all tests of this process.
+const URI: &str = concat!("test://", env!("CARGO_MANIFEST_DIR"), "/src/tests/host.xml");
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn listener() -> (Listener, Receiver<Event>) {
@@ -51,6 +52,18 @@ fn what_happens_is_told_while_the_connection_is_there() {
     drop(host);
     handle.resume().unwrap();
     assert!(events.recv_timeout(Duration::from_millis(200)).is_err());
+}
+
+#[test]
+fn one_that_is_started_is_off_until_it_runs() {
+    let paused = |reason: u32| {
+        let reason = i32::try_from(reason).unwrap();
+        status(virt_sys::VIR_DOMAIN_PAUSED, reason)
+    };
+    assert_eq!(paused(virt_sys::VIR_DOMAIN_PAUSED_STARTING_UP), Status::Off);
+    let migrating = paused(virt_sys::VIR_DOMAIN_PAUSED_MIGRATION);
+    assert_eq!(migrating, Status::Migrating);
+    assert_eq!(paused(virt_sys::VIR_DOMAIN_PAUSED_USER), Status::Paused);
 }
 
 #[test]

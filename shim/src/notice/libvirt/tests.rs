@@ -18,6 +18,13 @@ use crate::notice::config::LibvirtHost;
 const TRIES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 const PORT: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+/// Read from a file it is each connection's own; `test:///default` would be one host for all
+/// tests of this process.
+const HOST: &str = concat!(
+    "test://",
+    env!("CARGO_MANIFEST_DIR"),
+    "/libvirt/src/tests/host.xml"
+);
 
 fn config(state: &Path, uris: &[&str]) -> (Config, LibvirtConfig) {
     let names = ["hv", "hv2"].into_iter();
@@ -56,10 +63,21 @@ async fn ask(router: &Router, method: Method, path: &str, body: Value) -> (Statu
     (status, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
+/// The connection to the first host, as soon as there is one.
+async fn connected(backend: &Libvirt) -> Arc<sluice_libvirt::Connection> {
+    for _ in 0..TRIES {
+        if let Some(up) = backend.links[0].up() {
+            return up.connection;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    panic!("the host is not connected");
+}
+
 #[tokio::test]
 async fn a_host_is_followed_and_its_port_groups_are_ours() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = start(dir.path(), &["test:///default"]);
+    let backend = start(dir.path(), &[HOST]);
     let router = router(Arc::clone(&backend));
     for _ in 0..TRIES {
         if !backend.inventory().vms.is_empty() {
@@ -101,19 +119,10 @@ async fn a_host_is_followed_and_its_port_groups_are_ours() {
 
 #[tokio::test]
 async fn what_contradicts_a_host_is_not_wanted() {
-    // Sorted after those of others, with whom the test driver's host is shared.
-    const PORT: &str = "eba7b810-9dad-11d1-80b4-00c04fd430c8";
     let dir = tempfile::tempdir().unwrap();
-    let backend = start(dir.path(), &["test:///default"]);
+    let backend = start(dir.path(), &[HOST]);
     let router = router(Arc::clone(&backend));
-    for _ in 0..TRIES {
-        if backend.links[0].up().is_some() {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    let listener: sluice_libvirt::Listener = Arc::new(|_| {});
-    let host = sluice_libvirt::Connection::open("test:///default", &listener).unwrap();
+    let host = connected(&backend).await;
     let other = format!("<portgroup name='{PORT}_55'><vlan><tag id='56'/></vlan></portgroup>");
     host.add_port_group("default", &other).unwrap();
     let path = "/v1/port-groups";
@@ -128,7 +137,7 @@ async fn what_contradicts_a_host_is_not_wanted() {
 #[tokio::test]
 async fn requests_that_wait_for_hosts_do_not_take_all_threads() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = start(dir.path(), &["test:///default"]);
+    let backend = start(dir.path(), &[HOST]);
     let router = router(Arc::clone(&backend));
     let waiting = backend.calls.try_acquire_many(CALLS as u32).unwrap();
     let path = "/v1/port-groups";
@@ -187,7 +196,7 @@ fn a_configuration_that_cannot_be_used_is_refused_with_its_key() {
             "libvirt.hosts.name",
         ),
     ] {
-        let (_, mut libvirt) = config(dir.path(), &["test:///default"]);
+        let (_, mut libvirt) = config(dir.path(), &[HOST]);
         change(&mut libvirt);
         let refused = libvirt.check().unwrap_err().to_string();
         assert!(refused.starts_with(key), "{refused}");
