@@ -9,7 +9,9 @@
 //!
 //! An entry is two cache lines, key and verdict, and most are at their home in the
 //! set, where they are looked for first: those two are all that a packet needs of it, and
-//! of a verdict that only says to which VAP, the first.
+//! of a verdict that only says to which VAP, the first. Those whose home was taken are
+//! strays: the entry that is there says where in the set they are, so that their lines
+//! are fetched as soon as they are missed at home.
 
 mod key;
 mod verdict;
@@ -43,9 +45,7 @@ struct Entry {
     epoch: u32,
     /// When it was last used, in ticks, wrapping.
     used: u16,
-    /// The tag of the VAP that packets of a VAP go to if there is nothing more to the
-    /// verdict, which then need not be read; 0 of all others.
-    across: u16,
+    brief: Brief,
     known: Known,
 }
 
@@ -58,7 +58,7 @@ impl Entry {
         key: FlowKey::NONE,
         epoch: NEVER,
         used: 0,
-        across: 0,
+        brief: Brief(0),
         known: Known {
             path: Path::new(
                 Vni::new(0).expect("0 has 24 bits"),
@@ -80,6 +80,46 @@ impl Entry {
 
     fn is_free(&self) -> bool {
         self.key.is_none()
+    }
+}
+
+/// What the line of the key has room for: in 12 bits, the tag of the VAP that packets of a
+/// VAP go to if there is nothing more to the verdict, which then need not be read, or 0;
+/// above it, a bit for each other place of the set, by what makes it of this one, in which
+/// there is a stray whose home is here.
+#[derive(Debug, Clone, Copy)]
+struct Brief(u16);
+
+const _: () = assert!(WAYS <= 5, "a bit for each other place, above a tag");
+
+impl Brief {
+    const TAG: u16 = 0xfff;
+
+    #[inline(always)]
+    fn across(self) -> Option<Vlan> {
+        Vlan::new(self.0 & Brief::TAG)
+    }
+
+    /// The same strays, and another entry.
+    fn of(self, across: Option<Vlan>) -> Brief {
+        Brief(self.0 & !Brief::TAG | across.map_or(0, Vlan::get))
+    }
+
+    /// Whether there is a stray that many steps away.
+    fn has_stray(self, step: usize) -> bool {
+        self.0 & Brief::stray(step) != 0
+    }
+
+    /// Notes whether there is a stray that many steps away, if that is not here.
+    fn note_stray(&mut self, step: usize, is_there: bool) {
+        match is_there {
+            true => self.0 |= Brief::stray(step),
+            false => self.0 &= !Brief::stray(step),
+        }
+    }
+
+    fn stray(step: usize) -> u16 {
+        (1 << step >> 1) << Brief::TAG.count_ones()
     }
 }
 
@@ -224,6 +264,25 @@ impl FlowCache {
         entries.wrapping_add(home.0 as usize).cast()
     }
 
+    /// Has the memory fetched of those whose home it is and who are not there. Returns
+    /// whether there are any.
+    pub(crate) fn prefetch_strays(&self, home: Home) -> bool {
+        let entry = self.entries.get(home.0 as usize);
+        let Some(Entry { brief, .. }) = entry else {
+            return false;
+        };
+        let mut any = false;
+        for (step, at) in FlowCache::places(home).enumerate() {
+            if brief.has_stray(step) {
+                let stray = Home(at as u32);
+                self.prefetch(stray);
+                self.prefetch_verdict(stray);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Has the memory fetched of the keys of a set, but for the one at home.
     pub(crate) fn prefetch_set(&self, home: Home) {
         for at in FlowCache::places(home).skip(1) {
@@ -253,7 +312,7 @@ impl FlowCache {
             return Found::Old;
         }
         entry.use_now(now);
-        Vlan::new(entry.across).map_or(Found::Home, Found::Across)
+        entry.brief.across().map_or(Found::Home, Found::Across)
     }
 
     /// Where the entry of this epoch is, if there is one, which then counts as used.
@@ -339,19 +398,35 @@ impl FlowCache {
             entry => (2, u16::MAX - now.wrapping_sub(entry.used)),
         };
         let place = |at: &usize| self.entries.get(*at).map(worth);
-        let at = FlowCache::places(self.home(&key)).min_by_key(place);
+        let home = self.home(&key);
+        let at = FlowCache::places(home).min_by_key(place);
         self.insertions = self.insertions.wrapping_add(1);
-        if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
+        let Some((at, before)) = at.and_then(|at| Some((at, self.entries.get(at)?.key))) else {
+            return;
+        };
+        self.note_place(self.home(&before), at, false);
+        if let Some(entry) = self.entries.get_mut(at) {
             *entry = Entry {
                 key,
                 epoch,
                 used: now,
-                across: path.across(&key).map_or(0, Vlan::get),
+                brief: entry.brief.of(path.across(&key)),
                 known: Known {
                     path,
                     fresh: Fresh::NEVER,
                 },
             };
+        }
+        self.note_place(home, at, true);
+    }
+
+    /// Notes at a home whether there is one of its own at a place of the set.
+    fn note_place(&mut self, home: Home, at: usize, is_there: bool) {
+        let step = home.0 as usize ^ at;
+        if step < WAYS
+            && let Some(entry) = self.entries.get_mut(home.0 as usize)
+        {
+            entry.brief.note_stray(step, is_there);
         }
     }
 }
@@ -359,3 +434,6 @@ impl FlowCache {
 fn tick(now: Nanos) -> u16 {
     (now.0 >> TICK) as u16
 }
+
+#[cfg(test)]
+mod tests;

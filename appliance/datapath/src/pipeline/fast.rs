@@ -241,11 +241,15 @@ impl Datapath {
         matches!(known.path.exit, Exit::Tunnel(_))
     }
 
-    /// Has the memory fetched that most likely a first packet needs, or one whose flow is
-    /// not at home: the rest of its set, and where its connection would be.
+    /// Has the memory fetched that one whose flow is not at home needs: its flow, if it
+    /// may be elsewhere, or else, for a first packet, the rest of the set and where the
+    /// connection would be.
     #[cold]
     #[inline(never)]
     fn foresee_new(&self, seen: &Seen) {
+        if self.flows.prefetch_strays(seen.home) {
+            return;
+        }
         self.flows.prefetch_set(seen.home);
         let (vap, direction) = match seen.key.origin() {
             Some(Origin::Vap(tag)) => (Vlan::new(tag), Direction::Egress),
