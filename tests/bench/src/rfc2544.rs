@@ -29,6 +29,10 @@ const RESOLUTION: f64 = 0.001;
 /// How often a rate is tried until it passes: neighbours on the machine can make a
 /// device lose what it would have forwarded, but not the other way round.
 const TRIES: usize = 2;
+/// How often a round is done again whose device then lost more than that of a part of what
+/// it had just forwarded: the machine has become slower meanwhile, and latencies are those of
+/// full queues.
+const AGAIN: usize = 2;
 /// Where the search begins, over what full load gave.
 const HEADROOM: f64 = 1.2;
 /// Parts of the throughput at which latency is measured.
@@ -53,6 +57,15 @@ pub struct Round {
     /// At each part of [`LATENCY_AT`]: microseconds that 50 %, 99 % and 99.9 % of
     /// the frames took at most, generator included.
     pub latency_us: [[f64; 3]; 2],
+    /// Frames that were lost meanwhile, as a part of those that were offered.
+    pub lost: [f64; 2],
+}
+
+impl Round {
+    /// Whether the device forwarded the parts of its throughput at which latency is taken.
+    fn is_steady(&self) -> bool {
+        self.lost.iter().all(|lost| *lost <= LOSS)
+    }
 }
 
 /// Throughput of one device in one scenario at one size.
@@ -138,16 +151,40 @@ fn round(rig: &Rig, device: &mut dyn Device, traffic: &Traffic, trial: Duration)
     let mut generator = rig.generator(traffic);
     generator.wait_ready(READY)?;
     measure::warm_up(&mut generator)?;
-    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
-    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
-    let pps = throughput(&mut generator, trial)?;
-    let mut latency_us = [[f64::NAN; 3]; 2];
-    for (found, part) in latency_us.iter_mut().zip(LATENCY_AT) {
-        *found = latency(&mut generator, rig, pps * part, trial)?;
+    let mut found = attempt(rig, device, &mut generator, trial)?;
+    for _ in 0..AGAIN {
+        if found.is_steady() {
+            break;
+        }
+        found = attempt(rig, device, &mut generator, trial)?;
     }
-    drop(exclusive);
     device.check()?;
-    Ok(Round { pps, latency_us })
+    Ok(found)
+}
+
+fn attempt(
+    rig: &Rig,
+    device: &dyn Device,
+    generator: &mut Generator<'_>,
+    trial: Duration,
+) -> Result<Round> {
+    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+    let _exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+    let pps = throughput(generator, trial)?;
+    let (mut latency_us, mut lost) = ([[f64::NAN; 3]; 2], [f64::NAN; 2]);
+    for ((latency, lost), part) in latency_us.iter_mut().zip(&mut lost).zip(LATENCY_AT) {
+        let run = generator.run(Load::Rate(pps * part), Span::Time(trial))?;
+        *lost = run.counts.loss();
+        *latency = [0.5, 0.99, 0.999].map(|share| {
+            let cycles = run.latency.value_at_quantile(share);
+            rig.clock().seconds(cycles) * 1e6
+        });
+    }
+    Ok(Round {
+        pps,
+        latency_us,
+        lost,
+    })
 }
 
 fn throughput(generator: &mut Generator<'_>, trial: Duration) -> Result<f64> {
@@ -188,19 +225,6 @@ fn trimmed_mean(rounds: &[f64]) -> Option<f64> {
     };
     let sum: f64 = inner.iter().sum();
     (!inner.is_empty()).then(|| sum / inner.len() as f64)
-}
-
-fn latency(
-    generator: &mut Generator<'_>,
-    rig: &Rig,
-    rate: f64,
-    trial: Duration,
-) -> Result<[f64; 3]> {
-    let run = generator.run(Load::Rate(rate), Span::Time(trial))?;
-    Ok([0.5, 0.99, 0.999].map(|part| {
-        let cycles = run.latency.value_at_quantile(part);
-        rig.clock().seconds(cycles) * 1e6
-    }))
 }
 
 /// The paper's TABLE VI in Gbit/s: scenario, 64 bytes, 1518 bytes, mixed.
@@ -297,6 +321,22 @@ mod tests {
             assert!(found <= limit);
             assert!(limit - found <= 1e7 * 2.0 * RESOLUTION, "{limit} {found}");
             assert!(trials < 25);
+        }
+    }
+
+    #[test]
+    fn a_round_is_steady_if_parts_of_its_throughput_were_forwarded() {
+        for (lost, is_steady) in [
+            ([0.0, 0.01], true),
+            ([0.0, 0.02], false),
+            ([0.5, 0.0], false),
+        ] {
+            let round = Round {
+                pps: 1e6,
+                latency_us: [[1.0; 3]; 2],
+                lost,
+            };
+            assert_eq!(round.is_steady(), is_steady, "{lost:?}");
         }
     }
 
