@@ -338,12 +338,15 @@ impl FlowCache {
         self.insertions
     }
 
+    /// The place of a flow's entry, at home or where a stray is: only these lines were
+    /// fetched.
     #[inline(never)]
     fn find_elsewhere(&self, home: Home, key: &FlowKey) -> Option<usize> {
-        FlowCache::places(home).find(|at| {
-            let entry = self.entries.get(*at);
-            entry.is_some_and(|entry| entry.key.is(key))
-        })
+        let brief = self.entries.get(home.0 as usize)?.brief;
+        let is_it = |at: usize| self.entries.get(at).is_some_and(|entry| entry.key.is(key));
+        let mut places = FlowCache::places(home).enumerate();
+        let found = places.find(|(step, at)| (*step == 0 || brief.has_stray(*step)) && is_it(*at));
+        found.map(|(_, at)| at)
     }
 
     /// Where a flow's entry of another epoch is, its verdict, and that epoch.
