@@ -151,25 +151,22 @@ fn round(rig: &Rig, device: &mut dyn Device, traffic: &Traffic, trial: Duration)
     let mut generator = rig.generator(traffic);
     generator.wait_ready(READY)?;
     measure::warm_up(&mut generator)?;
-    let mut found = attempt(rig, device, &mut generator, trial)?;
+    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+    let mut found = attempt(rig, &mut generator, trial)?;
     for _ in 0..AGAIN {
         if found.is_steady() {
             break;
         }
-        found = attempt(rig, device, &mut generator, trial)?;
+        found = attempt(rig, &mut generator, trial)?;
     }
+    drop(exclusive);
     device.check()?;
     Ok(found)
 }
 
-fn attempt(
-    rig: &Rig,
-    device: &dyn Device,
-    generator: &mut Generator<'_>,
-    trial: Duration,
-) -> Result<Round> {
-    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
-    let _exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
+/// One search, and latencies at parts of what it found.
+fn attempt(rig: &Rig, generator: &mut Generator<'_>, trial: Duration) -> Result<Round> {
     let pps = throughput(generator, trial)?;
     let (mut latency_us, mut lost) = ([[f64::NAN; 3]; 2], [f64::NAN; 2]);
     for ((latency, lost), part) in latency_us.iter_mut().zip(&mut lost).zip(LATENCY_AT) {
