@@ -29,8 +29,8 @@ const RESOLUTION: f64 = 0.001;
 /// How often a rate is tried until it passes: neighbours on the machine can make a
 /// device lose what it would have forwarded, but not the other way round.
 const TRIES: usize = 2;
-/// How often a round is done again whose device then lost more than that of a part of what
-/// it had just forwarded: the machine has become slower meanwhile, and latencies are those of
+/// How often a round is done again if, at a part of the throughput that it found, more than
+/// [`LOSS`] was lost: the machine has become slower meanwhile, and latencies are those of
 /// full queues.
 const AGAIN: usize = 2;
 /// Where the search begins, over what full load gave.

@@ -220,7 +220,7 @@ impl Datapath {
                 Course::Ordinary
             }
             Found::Nothing => {
-                self.foresee_new(seen);
+                self.foresee_missed(seen);
                 Course::Ordinary
             }
         };
@@ -246,7 +246,7 @@ impl Datapath {
     /// connection would be.
     #[cold]
     #[inline(never)]
-    fn foresee_new(&self, seen: &Seen) {
+    fn foresee_missed(&self, seen: &Seen) {
         if self.flows.prefetch_strays(seen.home) {
             return;
         }
