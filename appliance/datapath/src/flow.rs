@@ -4,8 +4,8 @@
 //! An entry is good for the epoch that it has: every change of the tables begins
 //! another, and the first packet of a flow after it asks whether the entry is good for
 //! that too, or decides anew. The cache never grows; a new entry takes the place of one of
-//! its set that has been unused for longest, to the half second. The hash is seeded, so
-//! that VMs cannot aim at a set.
+//! its set that has been unused for half a minute, or else for longest, to the second. The
+//! hash is seeded, so that VMs cannot aim at a set.
 //!
 //! An entry is two cache lines, key and verdict, and most are at their home in the
 //! set, where they are looked for first: those two are all that a packet needs of it, and
@@ -20,6 +20,8 @@ pub(crate) use key::{Addresses, FlowKey, Origin, Peer, Service};
 pub(crate) use verdict::{Exit, Has, Path};
 
 use alloc::vec::Vec;
+use core::iter;
+use core::num::NonZeroU32;
 
 use nve_protocol::{Vlan, Vni};
 
@@ -28,11 +30,16 @@ use crate::connections::Fresh;
 use crate::tables::{Changes, NEVER};
 use key::{Secrets, secrets};
 
-/// Entries of a set; a power of two.
-const WAYS: usize = 4;
+/// Entries of a set; a power of two. With fewer, some sets have more flows than places long
+/// before the cache is full, and all of those flows are decided anew each time: of a
+/// million in four million entries, 2 % with sets of 4, and 0.1 % with sets of 8.
+const WAYS: usize = 8;
 
-/// One tick is 2^29 ns, about half a second.
-const TICK: u32 = 29;
+/// One tick is 2^30 ns, about a second.
+const TICK: u32 = 30;
+
+/// Ticks without a packet after which an entry may go, wherever it is in its set.
+const LONG: u16 = 30;
 
 /// Bytes of memory that one flow takes.
 pub const BYTES_PER_FLOW: usize = size_of::<Entry>();
@@ -43,8 +50,6 @@ struct Entry {
     key: FlowKey,
     /// The last one in which it was found to be good.
     epoch: u32,
-    /// When it was last used, in ticks, wrapping.
-    used: u16,
     brief: Brief,
     known: Known,
 }
@@ -57,7 +62,6 @@ impl Entry {
     const FREE: Entry = Entry {
         key: FlowKey::NONE,
         epoch: NEVER,
-        used: 0,
         brief: Brief(0),
         known: Known {
             path: Path::new(
@@ -73,9 +77,14 @@ impl Entry {
     #[inline(always)]
     fn use_now(&mut self, now: Nanos) {
         let now = tick(now);
-        if self.used != now {
-            self.used = now;
+        if self.brief.used() != now {
+            self.brief.use_at(now);
         }
+    }
+
+    /// Ticks since it was used.
+    fn idle(&self, now: Nanos) -> u16 {
+        tick(now).wrapping_sub(self.brief.used()) & Brief::USED
     }
 
     fn is_free(&self) -> bool {
@@ -83,43 +92,63 @@ impl Entry {
     }
 }
 
-/// What the line of the key has room for: in 12 bits, the tag of the VAP that packets of a
-/// VAP go to if there is nothing more to the verdict, which then need not be read, or 0;
-/// above it, a bit for each other place of the set, by what makes it of this one, in which
-/// there is a stray whose home is here.
+/// What the line of the key has room for. From below, in 12 bits, the tag of the VAP that
+/// packets of a VAP go to if there is nothing more to the verdict, which then need not be
+/// read, or 0; a bit for each other place of the set, by what makes it of this one, in
+/// which there is a stray whose home is here; and when the entry was last used, in ticks,
+/// wrapping.
 #[derive(Debug, Clone, Copy)]
-struct Brief(u16);
-
-const _: () = assert!(WAYS <= 5, "a bit for each other place, above a tag");
+struct Brief(u32);
 
 impl Brief {
-    const TAG: u16 = 0xfff;
+    const TAG: u32 = 0xfff;
+    const FIRST_STRAY: u32 = Brief::TAG.count_ones();
+    const STRAYS: u32 = (1 << (WAYS - 1)) - 1;
+    const FIRST_USED: u32 = Brief::FIRST_STRAY + WAYS as u32 - 1;
+    /// The bits that a tick is known by.
+    const USED: u16 = (u32::MAX >> Brief::FIRST_USED) as u16;
 
     #[inline(always)]
     fn across(self) -> Option<Vlan> {
-        Vlan::new(self.0 & Brief::TAG)
+        Vlan::new((self.0 & Brief::TAG) as u16)
     }
 
     /// The same strays, and another entry.
-    fn of(self, across: Option<Vlan>) -> Brief {
-        Brief(self.0 & !Brief::TAG | across.map_or(0, Vlan::get))
+    fn of(self, across: Option<Vlan>, used: u16) -> Brief {
+        let strays = self.0 & Brief::STRAYS << Brief::FIRST_STRAY;
+        let tag = across.map_or(0, Vlan::get);
+        let mut brief = Brief(strays | u32::from(tag));
+        brief.use_at(used);
+        brief
     }
 
-    /// Whether there is a stray that many steps away.
-    fn has_stray(self, step: usize) -> bool {
-        self.0 & Brief::stray(step) != 0
+    #[inline(always)]
+    fn used(self) -> u16 {
+        (self.0 >> Brief::FIRST_USED) as u16
+    }
+
+    fn use_at(&mut self, tick: u16) {
+        let rest = self.0 & !(u32::MAX << Brief::FIRST_USED);
+        self.0 = u32::from(tick) << Brief::FIRST_USED | rest;
     }
 
     /// Notes whether there is a stray that many steps away, if that is not here.
     fn note_stray(&mut self, step: usize, is_there: bool) {
+        let stray = (1 << step >> 1) << Brief::FIRST_STRAY;
         match is_there {
-            true => self.0 |= Brief::stray(step),
-            false => self.0 &= !Brief::stray(step),
+            true => self.0 |= stray,
+            false => self.0 &= !stray,
         }
     }
 
-    fn stray(step: usize) -> u16 {
-        (1 << step >> 1) << Brief::TAG.count_ones()
+    /// By how many steps strays are away: most often there is one, if any.
+    fn strays(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0 >> Brief::FIRST_STRAY & Brief::STRAYS;
+        iter::from_fn(move || {
+            let next = NonZeroU32::new(left)?.trailing_zeros();
+            left &= left - 1;
+            Some(next as usize + 1)
+        })
     }
 }
 
@@ -130,8 +159,8 @@ pub(crate) struct Cached<'c> {
     pub(crate) path: &'c Path,
     /// The last one in which it was found to be good.
     pub(crate) epoch: u32,
-    /// Milliseconds since the last packet, in steps of half a second; of nine hours and
-    /// more, what is left of them.
+    /// Milliseconds since the last packet, in steps of a second; of two hours and more,
+    /// what is left of them.
     pub(crate) idle_ms: u32,
 }
 
@@ -151,37 +180,26 @@ pub(crate) struct Known {
     pub(crate) fresh: Fresh,
 }
 
-/// Where an entry is, until the next one is inserted.
+/// A place of the cache. An entry that was found there is there until the next one is
+/// inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
 impl Slot {
-    /// The place of an entry that is at home.
-    #[inline(always)]
-    pub(crate) fn of(home: Home) -> Slot {
-        Slot(home.0)
-    }
+    pub(crate) const FIRST: Slot = Slot(0);
 }
 
-/// What is at a key's home.
+/// What there is of a flow at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Nothing of the flow.
+    /// Nothing.
     Nothing,
     /// Its entry, of another epoch.
     Old,
     /// Its entry, of this epoch.
-    Home,
+    Good,
     /// The same, and there is nothing more to its verdict than that VAP.
     Across(Vlan),
-}
-
-/// Where a key's entry is if it could choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Home(u32);
-
-impl Home {
-    pub(crate) const NONE: Home = Home(0);
 }
 
 /// The cache.
@@ -231,78 +249,74 @@ impl FlowCache {
             key: &entry.key,
             path: &entry.known.path,
             epoch: entry.epoch,
-            idle_ms: (u64::from(tick(now).wrapping_sub(entry.used)) << TICK)
-                .div_euclid(1_000_000)
-                .min(u32::MAX.into()) as u32,
+            // Two hours at most.
+            idle_ms: ((u64::from(entry.idle(now)) << TICK) / 1_000_000) as u32,
         })
     }
 
     /// Where a key's entry is if it could choose.
     #[inline(always)]
-    pub(crate) fn home(&self, key: &FlowKey) -> Home {
+    pub(crate) fn home(&self, key: &FlowKey) -> Slot {
         // The hash as a fraction of 1, times the number of entries: no more than 32 bits
         // can tell apart.
         let fraction = key.hash(&self.secrets) >> 32;
-        Home((fraction.wrapping_mul(self.entries.len() as u64) >> 32) as u32)
+        Slot((fraction.wrapping_mul(self.entries.len() as u64) >> 32) as u32)
     }
 
-    /// Has the memory fetched in which a key is looked for first.
+    /// Has the memory fetched of the key at a place.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, home: Home) {
-        nve_hint::prefetch_at(self.first_line(home));
+    pub(crate) fn prefetch(&self, at: Slot) {
+        nve_hint::prefetch_at(self.first_line(at));
     }
 
-    /// Has the memory fetched of the verdict that is at home there.
+    /// Has the memory fetched of the verdict at a place.
     #[inline(always)]
-    pub(crate) fn prefetch_verdict(&self, home: Home) {
-        nve_hint::prefetch_at(self.first_line(home).wrapping_add(nve_hint::LINE));
+    pub(crate) fn prefetch_verdict(&self, at: Slot) {
+        nve_hint::prefetch_at(self.first_line(at).wrapping_add(nve_hint::LINE));
     }
 
     #[inline(always)]
-    fn first_line(&self, home: Home) -> *const u8 {
+    fn first_line(&self, at: Slot) -> *const u8 {
         let entries = self.entries.as_ptr();
-        entries.wrapping_add(home.0 as usize).cast()
+        entries.wrapping_add(at.0 as usize).cast()
     }
 
     /// Has the memory fetched of those whose home it is and who are not there. Returns
     /// whether there are any.
-    pub(crate) fn prefetch_strays(&self, home: Home) -> bool {
+    pub(crate) fn prefetch_strays(&self, home: Slot) -> bool {
         let entry = self.entries.get(home.0 as usize);
         let Some(Entry { brief, .. }) = entry else {
             return false;
         };
         let mut any = false;
-        for (step, at) in FlowCache::places(home).enumerate() {
-            if brief.has_stray(step) {
-                let stray = Home(at as u32);
-                self.prefetch(stray);
-                self.prefetch_verdict(stray);
-                any = true;
-            }
+        for step in brief.strays() {
+            let stray = Slot(home.0 ^ step as u32);
+            self.prefetch(stray);
+            self.prefetch_verdict(stray);
+            any = true;
         }
         any
     }
 
-    /// Has the memory fetched of the keys of a set, but for the one at home.
-    pub(crate) fn prefetch_set(&self, home: Home) {
-        for at in FlowCache::places(home).skip(1) {
-            if let Some(entry) = self.entries.get(at) {
-                nve_hint::prefetch(&entry.key);
-            }
+    /// Has the memory fetched of the keys of a set that a new entry is likely to take the
+    /// place of, but for the one at home.
+    pub(crate) fn prefetch_set(&self, home: Slot) {
+        for at in FlowCache::places(home).skip(1).take(3) {
+            self.prefetch(Slot(at as u32));
         }
     }
 
-    /// The places of a set, in the order in which they are looked at.
+    /// The places of a set, in the order in which they are looked at from a home.
     #[inline]
-    fn places(home: Home) -> impl Iterator<Item = usize> {
+    fn places(home: Slot) -> impl Iterator<Item = usize> {
         (0..WAYS).map(move |step| home.0 as usize ^ step)
     }
 
-    /// Looks for the entry of a flow at home, which then counts as used. Its verdict is not
-    /// read.
+    /// Looks for the entry of a flow at one place, and counts it as used. Its verdict is
+    /// not read.
     #[inline(always)]
-    pub(crate) fn find_home(&mut self, home: Home, key: &FlowKey, epoch: u32, now: Nanos) -> Found {
-        let Some(entry) = self.entries.get_mut(home.0 as usize) else {
+    pub(crate) fn find_at(&mut self, at: Slot, key: &FlowKey, epoch: u32, now: Nanos) -> Found {
+        let Some(entry) = self.entries.get_mut(at.0 as usize) else {
             return Found::Nothing;
         };
         if !entry.key.is(key) {
@@ -312,13 +326,13 @@ impl FlowCache {
             return Found::Old;
         }
         entry.use_now(now);
-        entry.brief.across().map_or(Found::Home, Found::Across)
+        entry.brief.across().map_or(Found::Good, Found::Across)
     }
 
     /// Where the entry of this epoch is, if there is one, which then counts as used.
     pub(crate) fn find(
         &mut self,
-        home: Home,
+        home: Slot,
         key: &FlowKey,
         epoch: u32,
         now: Nanos,
@@ -341,16 +355,15 @@ impl FlowCache {
     /// The place of a flow's entry, at home or where a stray is: only these lines were
     /// fetched.
     #[inline(never)]
-    fn find_elsewhere(&self, home: Home, key: &FlowKey) -> Option<usize> {
-        let brief = self.entries.get(home.0 as usize)?.brief;
-        let is_it = |at: usize| self.entries.get(at).is_some_and(|entry| entry.key.is(key));
-        let mut places = FlowCache::places(home).enumerate();
-        let found = places.find(|(step, at)| (*step == 0 || brief.has_stray(*step)) && is_it(*at));
-        found.map(|(_, at)| at)
+    fn find_elsewhere(&self, home: Slot, key: &FlowKey) -> Option<usize> {
+        let home = home.0 as usize;
+        let brief = self.entries.get(home)?.brief;
+        let mut places = iter::once(0).chain(brief.strays()).map(|step| home ^ step);
+        places.find(|at| self.entries.get(*at).is_some_and(|entry| entry.key.is(key)))
     }
 
     /// Where a flow's entry of another epoch is, its verdict, and that epoch.
-    pub(crate) fn find_old(&self, home: Home, key: &FlowKey) -> Option<(Slot, &Path, u32)> {
+    pub(crate) fn find_old(&self, home: Slot, key: &FlowKey) -> Option<(Slot, &Path, u32)> {
         let at = self.find_elsewhere(home, key)?;
         let entry = self.entries.get(at)?;
         Some((Slot(at as u32), &entry.known.path, entry.epoch))
@@ -393,16 +406,9 @@ impl FlowCache {
 
     /// Remembers a verdict.
     pub(crate) fn insert(&mut self, key: FlowKey, path: Path, epoch: u32, now: Nanos) {
-        let now = tick(now);
-        // The flow's own entry, or else the one of least use, near home.
-        let worth = |entry: &Entry| match entry {
-            entry if entry.key == key => (0, 0),
-            entry if entry.is_free() => (1, 0),
-            entry => (2, u16::MAX - now.wrapping_sub(entry.used)),
-        };
-        let place = |at: &usize| self.entries.get(*at).map(worth);
         let home = self.home(&key);
-        let at = FlowCache::places(home).min_by_key(place);
+        let at = self.find_elsewhere(home, &key);
+        let at = at.or_else(|| self.least_used(home, now));
         self.insertions = self.insertions.wrapping_add(1);
         let Some((at, before)) = at.and_then(|at| Some((at, self.entries.get(at)?.key))) else {
             return;
@@ -412,8 +418,7 @@ impl FlowCache {
             *entry = Entry {
                 key,
                 epoch,
-                used: now,
-                brief: entry.brief.of(path.across(&key)),
+                brief: entry.brief.of(path.across(&key), tick(now)),
                 known: Known {
                     path,
                     fresh: Fresh::NEVER,
@@ -423,8 +428,26 @@ impl FlowCache {
         self.note_place(home, at, true);
     }
 
+    /// The place of a set for one who has none: the first from home that is free or has
+    /// been unused for long, so that most are near home however full the cache is, or else
+    /// the one that has been unused for longest.
+    fn least_used(&self, home: Slot, now: Nanos) -> Option<usize> {
+        let mut least = None;
+        for at in FlowCache::places(home) {
+            let entry = self.entries.get(at)?;
+            let idle = entry.idle(now);
+            if entry.is_free() || idle >= LONG {
+                return Some(at);
+            }
+            if least.is_none_or(|(_, most)| idle > most) {
+                least = Some((at, idle));
+            }
+        }
+        least.map(|(at, _)| at)
+    }
+
     /// Notes at a home whether there is one of its own at a place of the set.
-    fn note_place(&mut self, home: Home, at: usize, is_there: bool) {
+    fn note_place(&mut self, home: Slot, at: usize, is_there: bool) {
         let step = home.0 as usize ^ at;
         if step < WAYS
             && let Some(entry) = self.entries.get_mut(home.0 as usize)
@@ -434,8 +457,10 @@ impl FlowCache {
     }
 }
 
+/// As entries have it.
+#[inline(always)]
 fn tick(now: Nanos) -> u16 {
-    (now.0 >> TICK) as u16
+    (now.0 >> TICK) as u16 & Brief::USED
 }
 
 #[cfg(test)]

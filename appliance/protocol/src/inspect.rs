@@ -483,7 +483,7 @@ pub struct Flow {
     pub sender: Option<Tracked>,
     /// The receiver's connection.
     pub receiver: Option<Tracked>,
-    /// Milliseconds since the last packet, in steps of half a second.
+    /// Milliseconds since the last packet, in steps of about a second.
     pub idle_ms: u32,
 }
 

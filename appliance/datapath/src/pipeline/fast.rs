@@ -13,7 +13,7 @@ use nve_protocol::{Direction, DropReason, Vlan};
 use super::lane::Left;
 use super::{BURST, Datapath};
 use crate::connections::{CHANGES, Fresh};
-use crate::flow::{Exit, FlowKey, Found, Has, Home, Known, Origin, Path, Peer, Slot};
+use crate::flow::{Exit, FlowKey, Found, Has, Known, Origin, Path, Peer, Slot};
 use crate::frame::{Burst, Frame};
 use crate::glance::{self, Glance, Span};
 use crate::packet::Headers;
@@ -29,7 +29,7 @@ const AHEAD: usize = 6;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(super) key: FlowKey,
-    home: Home,
+    home: Slot,
     course: Course,
     pub(super) is_ipv4: bool,
     pub(super) hop_limit: u8,
@@ -59,7 +59,7 @@ impl Seen {
     /// Nothing.
     pub(crate) const NOTHING: Seen = Seen {
         key: FlowKey::NONE,
-        home: Home::NONE,
+        home: Slot::FIRST,
         course: Course::Strange,
         is_ipv4: false,
         hop_limit: 0,
@@ -140,7 +140,7 @@ impl Datapath {
                 continue;
             }
             let slot = match is_home {
-                true => Some(Slot::of(seen.home)),
+                true => Some(seen.home),
                 false => self.find(now, seen),
             };
             match slot {
@@ -209,9 +209,9 @@ impl Datapath {
             return;
         }
         let (home, key) = (seen.home, &seen.key);
-        seen.course = match self.flows.find_home(home, key, self.epoch, now) {
+        seen.course = match self.flows.find_at(home, key, self.epoch, now) {
             Found::Across(vlan) => Course::Across(vlan),
-            Found::Home => {
+            Found::Good => {
                 self.flows.prefetch_verdict(home);
                 Course::Home
             }
@@ -230,7 +230,7 @@ impl Datapath {
     /// Returns whether it goes into a tunnel.
     #[inline(always)]
     fn foresee(&self, fresh: Fresh, seen: &Seen) -> bool {
-        let Some(known) = self.flows.get(Slot::of(seen.home)) else {
+        let Some(known) = self.flows.get(seen.home) else {
             return false;
         };
         if known.path.has().any(Has::CONNECTION) && known.fresh != fresh {

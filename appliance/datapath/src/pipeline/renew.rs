@@ -23,13 +23,13 @@
 
 use super::Datapath;
 use crate::Nanos;
-use crate::flow::{Exit, FlowKey, Home, Origin, Path, Slot};
+use crate::flow::{Exit, FlowKey, Origin, Path, Slot};
 use crate::tables::Scope;
 
 impl Datapath {
     /// The entry of a flow that is of an earlier epoch, if it is good in this one as well.
     #[inline(never)]
-    pub(super) fn renew(&mut self, home: Home, key: &FlowKey, now: Nanos) -> Option<Slot> {
+    pub(super) fn renew(&mut self, home: Slot, key: &FlowKey, now: Nanos) -> Option<Slot> {
         let (at, path, epoch) = self.flows.find_old(home, key)?;
         if !self.is_good(key, path, epoch) {
             return None;
