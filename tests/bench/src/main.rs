@@ -21,6 +21,9 @@ use sluice_lab::sandbox;
 /// Huge pages of 2 MiB that the devices under test may take together.
 const HUGE_PAGES: u64 = 700;
 
+/// Most further rounds for what was measured too seldom with the processors near.
+const EXTRA_ROUNDS: usize = 2;
+
 /// Measures NVEs as software on one core, with a generator on another. Needs root,
 /// two cores, and the packages that tests/bench/deps.sh installs.
 #[derive(Parser)]
@@ -215,7 +218,7 @@ impl RunArgs {
             flows,
             sizes: or(&self.size, sizes),
             rounds: self.rounds.unwrap_or(rounds),
-            extra_rounds: if self.quick { 0 } else { 2 },
+            extra_rounds: if self.quick { 0 } else { EXTRA_ROUNDS },
             patience: Duration::from_secs(if self.quick { 1 } else { 10 }),
             span: Duration::from_secs_f64(self.seconds.unwrap_or(seconds).max(0.5)),
         }
@@ -305,6 +308,7 @@ fn measure_throughput(arguments: &Rfc2544Args) -> Result<()> {
         rounds: arguments.rounds,
         trial: Duration::from_secs_f64(arguments.seconds.max(0.2)),
         flows: arguments.flows,
+        extra_rounds: EXTRA_ROUNDS,
     };
     let mut found = Vec::new();
     for scenario in or(&arguments.scenario, Scenario::ALL.to_vec()) {

@@ -4,7 +4,9 @@
 //! round found: the median of the rounds.
 //!
 //! As in [a run](crate::measure), the devices take turns, the other way round in every
-//! second round: what slows the machine down for minutes slows them all.
+//! second round: what slows the machine down for minutes slows them all. And rounds in which
+//! the processors were near and those in which they were [far apart](proximity) are not
+//! mixed: latencies of the latter are several times as long whatever the device.
 
 use std::array::from_fn;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use crate::stats;
 use crate::traffic::{Flows, Scenario, Sizes, Traffic};
 
 /// How long each round waits for the processors to come near.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Loss that is allowed.
 const LOSS: f64 = 0.01;
 /// Resolution of the rate, as a part of it.
@@ -29,10 +31,13 @@ const RESOLUTION: f64 = 0.001;
 /// How often a rate is tried until it passes: neighbours on the machine can make a
 /// device lose what it would have forwarded, but not the other way round.
 const TRIES: usize = 2;
-/// How often a round is done again if, at a part of the throughput that it found, more than
+/// How often a near round is done again if, at a part of the throughput that it found, more than
 /// [`LOSS`] was lost: the machine has become slower meanwhile, and latencies are those of
 /// full queues.
 const AGAIN: usize = 2;
+/// Rounds with the processors near that a device should have at a size, if there are so
+/// many.
+const NEAR_ROUNDS: usize = 2;
 /// Where the search begins, over what full load gave.
 const HEADROOM: f64 = 1.2;
 /// Parts of the throughput at which latency is measured.
@@ -47,6 +52,8 @@ pub struct Method {
     pub trial: Duration,
     /// Number of flows.
     pub flows: Flows,
+    /// Most further rounds for what was measured too seldom with the processors near.
+    pub extra_rounds: usize,
 }
 
 /// What one round found.
@@ -59,12 +66,20 @@ pub struct Round {
     pub latency_us: [[f64; 3]; 2],
     /// Frames that were lost meanwhile, as a part of those that were offered.
     pub lost: [f64; 2],
+    /// Cycles from the generator's processor to the device's and back; the most of
+    /// several probes.
+    pub round_trip: u64,
 }
 
 impl Round {
     /// Whether the device forwarded the parts of its throughput at which latency is taken.
     fn is_steady(&self) -> bool {
         self.lost.iter().all(|lost| *lost <= LOSS)
+    }
+
+    /// Whether the processors were far apart.
+    fn is_far(&self) -> bool {
+        proximity::is_far(self.round_trip)
     }
 }
 
@@ -79,20 +94,30 @@ pub struct Throughput {
     pub sizes: String,
     /// All rounds.
     pub rounds: Vec<Round>,
-    /// Mean of the rounds' frames per second without the highest and the lowest.
+    /// Whether those count in which the processors were far apart, or those in which they
+    /// were near; all do if a device was only near and another one only far.
+    pub far: Option<bool>,
+    /// Mean of these rounds' frames per second without the highest and the lowest.
     pub pps: f64,
     /// The same in gigabits per second of frames with FCS, as VMs see them.
     pub gbps: f64,
-    /// Medians of the rounds' latencies.
+    /// Medians of these rounds' latencies.
     pub latency_us: [[f64; 3]; 2],
 }
 
 impl Throughput {
-    fn new(kind: Kind, scenario: Scenario, sizes: Sizes, rounds: Vec<Round>) -> Result<Self> {
-        let rates: Vec<f64> = rounds.iter().map(|round| round.pps).collect();
+    fn new(scenario: Scenario, cell: &Cell, far: Option<bool>) -> Result<Self> {
+        let Cell {
+            kind,
+            sizes,
+            rounds,
+        } = cell;
+        let counts = |round: &&Round| far.is_none_or(|far| round.is_far() == far);
+        let counted: Vec<&Round> = rounds.iter().filter(counts).collect();
+        let rates: Vec<f64> = counted.iter().map(|round| round.pps).collect();
         let pps = trimmed_mean(&rates).context("no rounds")?;
         let median = |part: usize, share: usize| {
-            let of_rounds = rounds
+            let of_rounds = counted
                 .iter()
                 .filter_map(|r| r.latency_us.get(part)?.get(share));
             let of_rounds: Vec<f64> = of_rounds.copied().collect();
@@ -101,14 +126,42 @@ impl Throughput {
         let latency_us = from_fn(|part| from_fn(|share| median(part, share)));
         Ok(Throughput {
             device: kind.to_string(),
-            scenario: scenario.to_string(),
+            scenario: kind.scenario(scenario).to_string(),
             sizes: sizes.to_string(),
-            rounds,
+            rounds: rounds.clone(),
+            far,
             pps,
             gbps: pps * sizes.mean() * 8.0 / 1e9,
             latency_us,
         })
     }
+}
+
+/// A device at a size.
+#[derive(Debug)]
+struct Cell {
+    kind: Kind,
+    sizes: Sizes,
+    rounds: Vec<Round>,
+}
+
+impl Cell {
+    fn has(&self, far: bool) -> usize {
+        let rounds = self.rounds.iter();
+        rounds.filter(|round| round.is_far() == far).count()
+    }
+
+    /// Whether too few of so many rounds were with the processors near.
+    fn is_wanting(&self, rounds: usize) -> bool {
+        self.has(false) < NEAR_ROUNDS.min(rounds)
+    }
+}
+
+/// Which rounds of cells that are compared count: those with the processors near where all
+/// have some, else those with them far apart where all have some, else all.
+fn far_of<'c>(cells: impl Iterator<Item = &'c Cell> + Clone) -> Option<bool> {
+    let mut kinds = [false, true].into_iter();
+    kinds.find(|far| cells.clone().all(|cell| cell.has(*far) > 0))
 }
 
 /// Measures the devices in one scenario at all sizes; `progress` is told of each round.
@@ -122,27 +175,43 @@ pub fn measure(
 ) -> Result<Vec<Throughput>> {
     let mut cells = Vec::new();
     for kind in kinds {
-        cells.extend(sizes.iter().map(|sizes| (*kind, *sizes, Vec::new())));
+        cells.extend(sizes.iter().map(|sizes| Cell {
+            kind: *kind,
+            sizes: *sizes,
+            rounds: Vec::new(),
+        }));
     }
-    for number in 0..method.rounds {
+    for number in 0..method.rounds + method.extra_rounds {
+        let is_extra = number >= method.rounds;
         for kind in measure::in_turn(kinds, number) {
+            let wanted = cells
+                .iter_mut()
+                .filter(|cell| cell.kind == kind)
+                .filter(|cell| !is_extra || cell.is_wanting(method.rounds));
+            let wanted: Vec<&mut Cell> = wanted.collect();
+            if wanted.is_empty() {
+                continue;
+            }
             let scenario = kind.scenario(scenario);
             let mut device = rig.start(kind, scenario)?;
-            for (_, sizes, rounds) in cells.iter_mut().filter(|(of, ..)| *of == kind) {
-                let cell = format!("{kind}, {scenario}, {sizes}, round {}", number + 1);
-                let traffic = Traffic::new(scenario, method.flows, *sizes);
+            for cell in wanted {
+                let name = format!("{kind}, {scenario}, {}, round {}", cell.sizes, number + 1);
+                let traffic = Traffic::new(scenario, method.flows, cell.sizes);
                 let found = round(rig, device.as_mut(), &traffic, method.trial)
-                    .with_context(|| cell.clone())?;
+                    .with_context(|| name.clone())?;
                 let [_, [_, p99, _]] = found.latency_us;
-                let mpps = found.pps / 1e6;
-                progress(&format!("{cell}: {mpps:.2} Mpps, p99 at 90 % {p99:.1} µs"));
-                rounds.push(found);
+                let (mpps, far) = (found.pps / 1e6, mark(Some(found.is_far())));
+                progress(&format!(
+                    "{name}: {mpps:.2} Mpps{far}, p99 at 90 % {p99:.1} µs"
+                ));
+                cell.rounds.push(found);
             }
         }
     }
-    let found = cells
-        .into_iter()
-        .map(|(kind, sizes, rounds)| Throughput::new(kind, kind.scenario(scenario), sizes, rounds));
+    let found = cells.iter().map(|cell| {
+        let compared = cells.iter().filter(|other| other.sizes == cell.sizes);
+        Throughput::new(scenario, cell, far_of(compared))
+    });
     found.collect()
 }
 
@@ -151,23 +220,34 @@ fn round(rig: &Rig, device: &mut dyn Device, traffic: &Traffic, trial: Duration)
     let mut generator = rig.generator(traffic);
     generator.wait_ready(READY)?;
     measure::warm_up(&mut generator)?;
-    proximity::wait_near(DEVICE_CPU, PATIENCE)?;
-    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
-    let mut found = attempt(rig, &mut generator, trial)?;
-    for _ in 0..AGAIN {
-        if found.is_steady() {
-            break;
+    let mut round_trip = proximity::wait_near(DEVICE_CPU, PATIENCE)?;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mut found = attempt(rig, device, &mut generator, trial)?;
+        let after = proximity::round_trip(DEVICE_CPU)?;
+        found.round_trip = found.round_trip.max(round_trip).max(after);
+        // Those with the processors far apart hardly ever count.
+        if found.is_steady() || found.is_far() || attempts > AGAIN {
+            device.check()?;
+            return Ok(found);
         }
-        found = attempt(rig, &mut generator, trial)?;
+        round_trip = after;
     }
-    drop(exclusive);
-    device.check()?;
-    Ok(found)
 }
 
-/// One search, and latencies at parts of what it found.
-fn attempt(rig: &Rig, generator: &mut Generator<'_>, trial: Duration) -> Result<Round> {
+/// One search, and latencies at parts of what it found; the round trip is of in between.
+fn attempt(
+    rig: &Rig,
+    device: &dyn Device,
+    generator: &mut Generator<'_>,
+    trial: Duration,
+) -> Result<Round> {
+    let exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
     let pps = throughput(generator, trial)?;
+    drop(exclusive);
+    let round_trip = proximity::round_trip(DEVICE_CPU)?;
+    let _exclusive = Exclusive::take(device.pid(), DEVICE_CPU)?;
     let (mut latency_us, mut lost) = ([[f64::NAN; 3]; 2], [f64::NAN; 2]);
     for ((latency, lost), part) in latency_us.iter_mut().zip(&mut lost).zip(LATENCY_AT) {
         let run = generator.run(Load::Rate(pps * part), Span::Time(trial))?;
@@ -181,6 +261,7 @@ fn attempt(rig: &Rig, generator: &mut Generator<'_>, trial: Duration) -> Result<
         pps,
         latency_us,
         lost,
+        round_trip,
     })
 }
 
@@ -258,16 +339,26 @@ pub fn markdown(found: &[Throughput]) -> String {
             .map(|[a, b, c]| format!("{a:.1} / {b:.1} / {c:.1}"))
             .collect();
         text += &format!(
-            "| {} | {} | {} | {:.2} | {:.2} | {paper} | {} |\n",
+            "| {} | {} | {} | {:.2}{} | {:.2} | {paper} | {} |\n",
             row.scenario,
             row.sizes,
             row.device,
             row.pps / 1e6,
+            mark(row.far),
             row.gbps,
             latency.join(" | ")
         );
     }
     text + &compared(found)
+}
+
+/// Says which rounds count, if that is not those with the processors near.
+fn mark(far: Option<bool>) -> &'static str {
+    match far {
+        Some(false) => "",
+        Some(true) => "; far",
+        None => "; near and far",
+    }
 }
 
 /// Says in how many cells our p99 at the higher load is no worse than OVS's, and where
@@ -329,12 +420,51 @@ mod tests {
             ([0.5, 0.0], false),
         ] {
             let round = Round {
-                pps: 1e6,
-                latency_us: [[1.0; 3]; 2],
                 lost,
+                ..round(1.0, 300)
             };
             assert_eq!(round.is_steady(), is_steady, "{lost:?}");
         }
+    }
+
+    fn round(p99: f64, round_trip: u64) -> Round {
+        Round {
+            pps: 1e6,
+            latency_us: [[1.0, p99, 1.0]; 2],
+            lost: [0.0; 2],
+            round_trip,
+        }
+    }
+
+    fn cell(kind: Kind, rounds: &[(f64, u64)]) -> Cell {
+        Cell {
+            kind,
+            sizes: "64".parse().unwrap(),
+            rounds: rounds
+                .iter()
+                .map(|(p99, trip)| round(*p99, *trip))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn rounds_of_one_kind_are_compared() {
+        const NEAR: u64 = 300;
+        const FAR: u64 = 1250;
+        let mixed: &[(f64, u64)] = &[(5.0, NEAR), (50.0, FAR), (60.0, FAR)];
+        for (ours, ovs, far, p99) in [
+            (mixed, mixed, Some(false), 5.0),
+            (mixed, &mixed[1..], Some(true), 55.0),
+            (&mixed[..1], &mixed[1..], None, 5.0),
+        ] {
+            let cells = [cell(Kind::Ours, ours), cell(Kind::Ovs, ovs)];
+            assert_eq!(far_of(cells.iter()), far);
+            let scenario = "S2b".parse().unwrap();
+            let found = Throughput::new(scenario, &cells[0], far).unwrap();
+            assert_eq!(found.latency_us[1][1], p99);
+        }
+        let ours = cell(Kind::Ours, mixed);
+        assert_eq!([1, 3].map(|rounds| ours.is_wanting(rounds)), [false, true]);
     }
 
     #[test]
