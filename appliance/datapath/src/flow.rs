@@ -100,6 +100,8 @@ impl Entry {
 #[derive(Debug, Clone, Copy)]
 struct Brief(u32);
 
+const _: () = assert!(LONG < Brief::USED, "so long can be told");
+
 impl Brief {
     const TAG: u32 = 0xfff;
     const FIRST_STRAY: u32 = Brief::TAG.count_ones();
