@@ -251,7 +251,7 @@ impl FlowCache {
             key: &entry.key,
             path: &entry.known.path,
             epoch: entry.epoch,
-            // Two hours at most.
+            // Less than three hours.
             idle_ms: ((u64::from(entry.idle(now)) << TICK) / 1_000_000) as u32,
         })
     }

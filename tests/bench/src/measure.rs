@@ -36,7 +36,7 @@ const SLICES: u32 = 4;
 const SETTLE: Duration = Duration::from_millis(300);
 /// Rounds with the processors near that a cell should have, if there are so many: one
 /// alone may be of a bad moment.
-const NEAR_ROUNDS: usize = 2;
+pub const NEAR_ROUNDS: usize = 2;
 
 /// What is measured.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@
 //! mixed: latencies of the latter are several times as long whatever the device.
 
 use std::array::from_fn;
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dut::{DEVICE_CPU, Device, Kind};
 use crate::generator::{Generator, Load, Span};
-use crate::measure::{self, READY, Rig};
+use crate::measure::{self, NEAR_ROUNDS, READY, Rig};
 use crate::proximity;
 use crate::realtime::Exclusive;
 use crate::stats;
@@ -35,9 +36,6 @@ const TRIES: usize = 2;
 /// [`LOSS`] was lost: the machine has become slower meanwhile, and latencies are those of
 /// full queues.
 const AGAIN: usize = 2;
-/// Rounds with the processors near that a device should have at a size, if there are so
-/// many.
-const NEAR_ROUNDS: usize = 2;
 /// Where the search begins, over what full load gave.
 const HEADROOM: f64 = 1.2;
 /// Parts of the throughput at which latency is measured.
@@ -80,6 +78,14 @@ impl Round {
     /// Whether the processors were far apart.
     fn is_far(&self) -> bool {
         proximity::is_far(self.round_trip)
+    }
+}
+
+impl Display for Round {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let [_, [_, p99, _]] = self.latency_us;
+        let (mpps, far) = (self.pps / 1e6, mark(Some(self.is_far())));
+        write!(f, "{mpps:.2} Mpps{far}, p99 at 90 % {p99:.1} µs")
     }
 }
 
@@ -197,13 +203,9 @@ pub fn measure(
             for cell in wanted {
                 let name = format!("{kind}, {scenario}, {}, round {}", cell.sizes, number + 1);
                 let traffic = Traffic::new(scenario, method.flows, cell.sizes);
-                let found = round(rig, device.as_mut(), &traffic, method.trial)
-                    .with_context(|| name.clone())?;
-                let [_, [_, p99, _]] = found.latency_us;
-                let (mpps, far) = (found.pps / 1e6, mark(Some(found.is_far())));
-                progress(&format!(
-                    "{name}: {mpps:.2} Mpps{far}, p99 at 90 % {p99:.1} µs"
-                ));
+                let found = round(rig, device.as_mut(), &traffic, method.trial);
+                let found = found.with_context(|| name.clone())?;
+                progress(&format!("{name}: {found}"));
                 cell.rounds.push(found);
             }
         }
