@@ -116,6 +116,16 @@ pub struct Domain {
     pub xml: String,
 }
 
+/// A part of a network. libvirt writes one after the other, so what ends in between leaves
+/// them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// As it will start next; a transient network has none.
+    Config,
+    /// As it runs, if it does.
+    Live,
+}
+
 /// A domain, or nothing if there is none.
 pub type Found = Result<Option<Domain>, Error>;
 
@@ -226,41 +236,60 @@ impl Connection {
         })
     }
 
-    /// Adds a `<portgroup>` to a network, running and configured.
+    /// Descriptions of a network, one for each part that it has, its configuration first;
+    /// none if there is no such network.
     ///
     /// # Errors
-    /// When there is no such network, or it has one of that name.
-    pub fn add_port_group(&self, network: &str, xml: &str) -> Result<(), Error> {
-        let command = virt_sys::VIR_NETWORK_UPDATE_COMMAND_ADD_LAST;
-        self.update_port_group(network, command, xml)
+    /// When the connection fails.
+    pub fn network_parts(&self, name: &str) -> Result<Option<Vec<(Part, String)>>, Error> {
+        let Some(network) = self.find_network(name)? else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        for part in [Part::Config, Part::Live] {
+            let Some(has) = unless(ErrorNumber::NoNetwork, part.is_of(&network))? else {
+                return Ok(None);
+            };
+            if !has {
+                continue;
+            }
+            let Some(xml) = unless(ErrorNumber::NoNetwork, part.describe(&network))? else {
+                return Ok(None);
+            };
+            parts.push((part, xml));
+        }
+        Ok(Some(parts))
     }
 
-    /// Deletes the `<portgroup>` of that name from a network, running and configured.
+    /// Adds a `<portgroup>` to one part of a network.
     ///
     /// # Errors
-    /// When there is no such network, or no such port group in it.
-    pub fn delete_port_group(&self, network: &str, xml: &str) -> Result<(), Error> {
+    /// When there is no such network or part of it, or it has one of that name.
+    pub fn add_port_group(&self, network: &str, part: Part, xml: &str) -> Result<(), Error> {
+        let command = virt_sys::VIR_NETWORK_UPDATE_COMMAND_ADD_LAST;
+        self.update_port_group(network, part, command, xml)
+    }
+
+    /// Deletes the `<portgroup>` of that name from one part of a network.
+    ///
+    /// # Errors
+    /// When there is no such network or part of it, or no such port group in it.
+    pub fn delete_port_group(&self, network: &str, part: Part, xml: &str) -> Result<(), Error> {
         let command = virt_sys::VIR_NETWORK_UPDATE_COMMAND_DELETE;
-        self.update_port_group(network, command, xml)
+        self.update_port_group(network, part, command, xml)
     }
 
     fn update_port_group(
         &self,
         network: &str,
+        part: Part,
         command: virt_sys::virNetworkUpdateCommand,
         xml: &str,
     ) -> Result<(), Error> {
         let found = self.find_network(network)?;
         let network = found.ok_or_else(|| Error(format!("there is no network {network:?}")))?;
-        let mut flags = 0;
-        if network.is_active()? {
-            flags |= virt_sys::VIR_NETWORK_UPDATE_AFFECT_LIVE;
-        }
-        if network.is_persistent()? {
-            flags |= virt_sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG;
-        }
         let section = virt_sys::VIR_NETWORK_SECTION_PORTGROUP;
-        Ok(network.update(command, section, -1, xml, flags)?)
+        Ok(network.update(command, section, -1, xml, part.update())?)
     }
 
     fn find_network(&self, name: &str) -> Result<Option<Network>, Error> {
@@ -268,6 +297,35 @@ impl Connection {
             ErrorNumber::NoNetwork,
             Network::lookup_by_name(&self.connect, name),
         )
+    }
+}
+
+impl Part {
+    fn is_of(self, network: &Network) -> Result<bool, error::Error> {
+        match self {
+            Part::Config => network.is_persistent(),
+            Part::Live => network.is_active(),
+        }
+    }
+
+    fn describe(self, network: &Network) -> Result<String, error::Error> {
+        let running = || network.get_xml_desc(0);
+        match self {
+            Part::Config => match network.get_xml_desc(virt_sys::VIR_NETWORK_XML_INACTIVE) {
+                // libvirt's test driver describes nothing else.
+                Err(error) if error.code() == ErrorNumber::InvalidArg => running(),
+                described => described,
+            },
+            Part::Live => running(),
+        }
+    }
+
+    /// Flags of a call that changes it.
+    const fn update(self) -> u32 {
+        match self {
+            Part::Config => virt_sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG,
+            Part::Live => virt_sys::VIR_NETWORK_UPDATE_AFFECT_LIVE,
+        }
     }
 }
 

@@ -90,15 +90,28 @@ fn port_groups_come_and_go() {
     let network = |host: &Connection| host.network("default").unwrap().unwrap();
     let xml = "<portgroup name='p_101'><vlan><tag id='101'/></vlan></portgroup>";
     assert!(!network(&host).contains("portgroup"));
-    host.add_port_group("default", xml).unwrap();
+    let parts = [Part::Config, Part::Live];
+    for part in parts {
+        host.add_port_group("default", part, xml).unwrap();
+        assert!(host.add_port_group("default", part, xml).is_err());
+    }
     assert!(network(&host).contains("p_101"));
-    assert!(host.add_port_group("default", xml).is_err());
-    host.delete_port_group("default", xml).unwrap();
+    let described = host.network_parts("default").unwrap().unwrap();
+    assert_eq!(
+        described.iter().map(|(part, _)| *part).collect::<Vec<_>>(),
+        parts
+    );
+    assert!(described.iter().all(|(_, xml)| xml.contains("p_101")));
+    for part in parts {
+        host.delete_port_group("default", part, xml).unwrap();
+        assert!(host.delete_port_group("default", part, xml).is_err());
+    }
     assert!(!network(&host).contains("p_101"));
+    assert_eq!(host.network_parts("none").unwrap(), None);
     let mut descriptions = host.descriptions().unwrap();
     assert_eq!(descriptions.next().unwrap().unwrap().0, "test");
     drop(descriptions);
-    let absent = host.add_port_group("none", xml).unwrap_err();
+    let absent = host.add_port_group("none", Part::Live, xml).unwrap_err();
     assert!(absent.to_string().contains("none"), "{absent}");
 }
 

@@ -33,6 +33,8 @@ const LIBVIRT_VMS: VmTable = TableDefinition::new("libvirt_vms");
 
 /// Names of the port groups that are wanted on every host.
 const PORT_GROUPS: TableDefinition<&str, ()> = TableDefinition::new("port_groups");
+/// Names of those that are to be deleted from every host, and may still be on some.
+const LEAVING_PORT_GROUPS: TableDefinition<&str, ()> = TableDefinition::new("leaving_port_groups");
 
 /// Whose VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl Store {
             transaction.open_table(LAB_VMS)?;
             transaction.open_table(LIBVIRT_VMS)?;
             transaction.open_table(PORT_GROUPS)?;
+            transaction.open_table(LEAVING_PORT_GROUPS)?;
             Ok(())
         })?;
         Ok(store)
@@ -234,19 +237,20 @@ impl Store {
         decoded.collect()
     }
 
-    /// Names of the port groups that are wanted.
+    /// The port groups that are wanted.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn port_groups(&self) -> Result<Vec<String>, StoreError> {
-        self.read(|transaction| {
-            let table = transaction.open_table(PORT_GROUPS)?;
-            let mut names = Vec::new();
-            for row in table.iter()? {
-                names.push(row?.0.value().to_owned());
-            }
-            Ok(names)
-        })
+        self.read(|transaction| names(transaction, PORT_GROUPS))
+    }
+
+    /// The port groups that are to be deleted, and may still be on hosts.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn leaving_port_groups(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|transaction| names(transaction, LEAVING_PORT_GROUPS))
     }
 
     /// Writes down that a port group is wanted.
@@ -254,22 +258,36 @@ impl Store {
     /// # Errors
     /// When the file cannot be written.
     pub fn put_port_group(&self, name: &str) -> Result<(), StoreError> {
-        self.change_port_groups(|table| table.insert(name, ()).map(drop))
+        self.write(|transaction| {
+            transaction.open_table(LEAVING_PORT_GROUPS)?.remove(name)?;
+            transaction.open_table(PORT_GROUPS)?.insert(name, ())?;
+            Ok(())
+        })
     }
 
-    /// Writes down that a port group is not wanted.
+    /// Writes down that a port group is not wanted, and is to be deleted.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn delete_port_group(&self, name: &str) -> Result<(), StoreError> {
-        self.change_port_groups(|table| table.remove(name).map(drop))
+        self.write(|transaction| {
+            transaction.open_table(PORT_GROUPS)?.remove(name)?;
+            transaction
+                .open_table(LEAVING_PORT_GROUPS)?
+                .insert(name, ())?;
+            Ok(())
+        })
     }
 
-    fn change_port_groups(
-        &self,
-        change: impl FnOnce(&mut redb::Table<&str, ()>) -> Result<(), redb::StorageError>,
-    ) -> Result<(), StoreError> {
-        self.write(|transaction| Ok(change(&mut transaction.open_table(PORT_GROUPS)?)?))
+    /// Writes down that a port group is on no host any more.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_port_group(&self, name: &str) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.open_table(LEAVING_PORT_GROUPS)?.remove(name)?;
+            Ok(())
+        })
     }
 
     /// Writes events and what they make of their VMs, then `silent`, which is what VMs
@@ -317,6 +335,15 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn names(
+    transaction: &ReadTransaction,
+    table: TableDefinition<&str, ()>,
+) -> Result<Vec<String>, redb::Error> {
+    let table = transaction.open_table(table)?;
+    let names = table.iter()?.map(|row| Ok(row?.0.value().to_owned()));
+    names.collect()
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {

@@ -2,10 +2,12 @@
 //! network of libvirt, the same on every host.
 //!
 //! Invariants: which port groups are wanted is on the disk before it is answered, and a
-//! host that lacks one gets it when it is next listed; only what has a name of ours is
-//! ever added or deleted, and nothing is changed. What is done on a host is done by whoever
-//! has its [`Turn`], who asks then whether it is still wanted: so the last request counts.
-//! No lock but that is held while a host is asked.
+//! host that lacks one gets it when it is next listed. A deletion is on the disk before it
+//! begins, and goes on when a host is next listed until all are rid of the port group. Both
+//! parts of a network have a port group or neither has, whatever ended between the two.
+//! Only what has a name of ours is ever added or deleted, and nothing is changed. What is
+//! done on a host is done by whoever has its [`Turn`], who asks then whether it is still
+//! wanted: so the last request counts. No lock but that is held while a host is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nve_protocol::Vlan;
 use serde::Serialize;
+use sluice_libvirt::Part;
 use uuid::Uuid;
 
 use super::domain::{self, Malformed};
@@ -23,8 +26,8 @@ use crate::notice::store::{Store, StoreError};
 
 /// How long a request waits for another one that changes the same host.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a host's thread may be busy with adding what the host lacks.
-const ADDING: Duration = Duration::from_secs(5);
+/// How long a host's thread may be busy with what the host lacks or has too many of.
+const BUSY: Duration = Duration::from_secs(5);
 /// Failures of that which are logged one by one.
 const LOGGED: usize = 3;
 
@@ -73,17 +76,45 @@ pub(super) struct Shown {
 pub(super) struct PortGroups {
     network: String,
     trunk: String,
+    /// URIs of all hosts.
+    hosts: BTreeSet<String>,
     store: Arc<Store>,
-    /// Names of those that are wanted. Held while that is written down.
-    wanted: Mutex<BTreeSet<String>>,
+    /// Held while it is written down.
+    intent: Mutex<Intent>,
 }
+
+/// What is to become of port groups, by their names.
+#[derive(Debug)]
+struct Intent {
+    /// Those that every host is to have.
+    wanted: BTreeSet<String>,
+    /// Those that no host is to have, with the URIs of the hosts that may have them still.
+    leaving: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What a host's own thread does about a port group.
+enum Amend {
+    /// Adds it to the parts of the network that lack it.
+    Add(Vec<Part>),
+    /// Goes on with its deletion.
+    Remove,
+}
+
+/// Port groups that a host has, by their names, with their tags, in each part of the network.
+struct There(Vec<(Part, BTreeMap<String, Option<u16>>)>);
 
 impl PortGroups {
     pub(super) fn open(config: &LibvirtConfig, store: Arc<Store>) -> Result<Self, StoreError> {
+        let leaving = store.leaving_port_groups()?.into_iter();
+        let intent = Intent {
+            wanted: store.port_groups()?.into_iter().collect(),
+            leaving: leaving.map(|name| (name, uris(config))).collect(),
+        };
         Ok(PortGroups {
             network: config.network.clone(),
             trunk: config.trunk.clone(),
-            wanted: Mutex::new(store.port_groups()?.into_iter().collect()),
+            hosts: uris(config),
+            intent: Mutex::new(intent),
             store,
         })
     }
@@ -143,17 +174,16 @@ impl PortGroups {
         let mut ready = Vec::new();
         for (link, up) in ups(links) {
             match self.at(link, &up, || self.lacks(&up, group)) {
-                Ok(lacks) => ready.push((link, up, lacks)),
+                Ok(_) => ready.push((link, up)),
                 Err(error @ GroupError::Conflict(_)) => return Err(error),
                 Err(error) => result = result.and(Err(error)),
             }
         }
         let is_new = self.want(group)?;
         let mut hosts = Vec::new();
-        for (link, up, lacks) in ready {
-            if lacks {
-                result = result.and(self.at(link, &up, || self.add(&up, group)));
-            }
+        for (link, up) in ready {
+            let add = || self.add(&up, group, self.lacks(&up, group)?);
+            result = result.and(self.at(link, &up, add));
             hosts.push(up.host.name);
         }
         result.map(|()| (group.shown(hosts), is_new))
@@ -170,25 +200,21 @@ impl PortGroups {
             self.at(link, &up, || self.refuse_used(&up, group))?;
             all.push((link, up));
         }
-        {
-            let mut wanted = self.wanted();
-            self.store.delete_port_group(&group.name)?;
-            wanted.remove(&group.name);
-        }
+        self.let_go(group)?;
         let each = all
             .iter()
-            .map(|(link, up)| self.at(link, up, || self.remove(up, group)));
+            .map(|(link, up)| self.at(link, up, || self.remove(link, up, group)));
         // All of them, though one fails.
         each.fold(Ok(()), Result::and)
     }
 
     /// Those that are wanted or are on a connected host. Blocks.
     pub(super) fn list(&self, links: &[Link]) -> Result<Vec<Shown>, GroupError> {
-        let wanted = self.wanted().clone();
+        let wanted = self.intent().wanted.clone();
         let mut all: BTreeMap<String, Vec<String>> =
             wanted.into_iter().map(|name| (name, Vec::new())).collect();
         for (link, up) in ups(links) {
-            for name in self.at(link, &up, || self.groups(&up))?.into_keys() {
+            for name in self.at(link, &up, || self.there(&up))?.names() {
                 all.entry(name).or_default().push(up.host.name.clone());
             }
         }
@@ -200,15 +226,15 @@ impl PortGroups {
         Ok(ours.collect())
     }
 
-    /// Adds what a host lacks, by the host's own thread, which has more to do: some of it,
-    /// if it takes long, and nothing that a request is busy with. Returns whether that was
-    /// all that it can do now. Blocks.
+    /// Adds what a host lacks and deletes what is to leave it, by the host's own thread,
+    /// which has more to do: some of it, if it takes long, and nothing that a request is busy
+    /// with. Returns whether that was all that it can do now. Blocks.
     pub(super) fn reconcile(&self, link: &Link, up: &Up) -> bool {
-        let wanted = self.wanted().clone();
-        if wanted.is_empty() {
+        let (wanted, leaving) = self.intent().of(&link.config.uri);
+        if wanted.is_empty() && leaving.is_empty() {
             return true;
         }
-        let there = match link.call(|| self.groups(up)) {
+        let there = match link.call(|| self.there(up)) {
             Ok(there) => there,
             Err(error) => {
                 tracing::warn!("port groups: {error}");
@@ -216,17 +242,18 @@ impl PortGroups {
             }
         };
         let begun = Instant::now();
-        let (mut added, mut failed) = (0, 0);
-        for name in wanted.iter().filter(|name| !there.contains_key(*name)) {
-            if begun.elapsed() > ADDING {
-                return added == 0;
+        let (mut done, mut failed) = (0, 0);
+        let lacking = wanted.into_iter().filter_map(|name| {
+            let parts = there.without(&name);
+            (!parts.is_empty()).then_some((name, Amend::Add(parts)))
+        });
+        let leaving = leaving.into_iter().map(|name| (name, Amend::Remove));
+        for (name, what) in leaving.chain(lacking) {
+            if begun.elapsed() > BUSY {
+                return done == 0;
             }
-            let add = || match link.turn(Duration::ZERO) {
-                Some(_turn) => self.add(up, &self.parse(name)?),
-                None => Ok(()),
-            };
-            match link.call(add) {
-                Ok(()) => added += 1,
+            match link.call(|| self.amend(link, up, &name, what)) {
+                Ok(()) => done += 1,
                 Err(error) if failed < LOGGED => {
                     failed += 1;
                     tracing::warn!("port group {name}: {error}");
@@ -240,14 +267,57 @@ impl PortGroups {
         true
     }
 
+    /// Amends what a host has, if that is still to be done, and no request changes the host.
+    fn amend(&self, link: &Link, up: &Up, name: &str, what: Amend) -> Result<(), GroupError> {
+        let Some(_turn) = link.turn(Duration::ZERO) else {
+            return Ok(());
+        };
+        let group = self.parse(name)?;
+        match what {
+            Amend::Add(parts) => self.add(up, &group, parts),
+            Amend::Remove => {
+                self.refuse_used(up, &group)?;
+                self.remove(link, up, &group)
+            }
+        }
+    }
+
     /// Writes down that it is wanted. Returns whether that is new.
     fn want(&self, group: &Group) -> Result<bool, GroupError> {
-        let mut wanted = self.wanted();
-        if wanted.contains(&group.name) {
+        let mut intent = self.intent();
+        if intent.wanted.contains(&group.name) {
             return Ok(false);
         }
         self.store.put_port_group(&group.name)?;
-        Ok(wanted.insert(group.name.clone()))
+        intent.leaving.remove(&group.name);
+        Ok(intent.wanted.insert(group.name.clone()))
+    }
+
+    /// Writes down that no host is to have it.
+    fn let_go(&self, group: &Group) -> Result<(), GroupError> {
+        let mut intent = self.intent();
+        self.store.delete_port_group(&group.name)?;
+        intent.wanted.remove(&group.name);
+        intent
+            .leaving
+            .insert(group.name.clone(), self.hosts.clone());
+        Ok(())
+    }
+
+    /// Notes that a host is rid of it. Of what all are rid of nothing is kept.
+    fn gone(&self, link: &Link, group: &Group) -> Result<(), GroupError> {
+        let mut intent = self.intent();
+        let uri = &link.config.uri;
+        let Some(hosts) = intent.leaving.get_mut(&group.name) else {
+            return Ok(());
+        };
+        if hosts.iter().any(|host| host != uri) {
+            hosts.remove(uri);
+            return Ok(());
+        }
+        self.store.forget_port_group(&group.name)?;
+        intent.leaving.remove(&group.name);
+        Ok(())
     }
 
     /// Does something on a host when it is our turn, which it soon has to be.
@@ -267,54 +337,71 @@ impl PortGroups {
         work()
     }
 
-    /// Whether a host does not have it yet.
-    fn lacks(&self, up: &Up, group: &Group) -> Result<bool, GroupError> {
-        match self.groups(up)?.get(&group.name) {
-            None => Ok(true),
-            Some(tag) if *tag == group.tag => Ok(false),
-            Some(_) => Err(GroupError::Conflict(format!(
+    /// The parts of a host's network that do not have it yet.
+    fn lacks(&self, up: &Up, group: &Group) -> Result<Vec<Part>, GroupError> {
+        let there = self.there(up)?;
+        if there.has_other_than(group) {
+            return Err(GroupError::Conflict(format!(
                 "on host {}, port group {:?} of network {:?} has another VLAN tag",
                 up.host.name, group.name, self.network
-            ))),
+            )));
         }
+        Ok(there.without(&group.name))
     }
 
-    /// Adds it to a host, if it is still wanted.
-    fn add(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
-        if !self.wanted().contains(&group.name) {
+    /// Adds it to those parts of a host's network, if it is still wanted.
+    fn add(&self, up: &Up, group: &Group, lacks: Vec<Part>) -> Result<(), GroupError> {
+        if !self.intent().wanted.contains(&group.name) {
             return Ok(());
         }
-        let done = up.connection.add_port_group(&self.network, &group.xml());
-        match done {
-            // Somebody else did.
-            Err(_) if matches!(self.lacks(up, group), Ok(false)) => Ok(()),
-            done => done.map_err(|error| failed(up, &error)),
+        for part in lacks {
+            let done = up
+                .connection
+                .add_port_group(&self.network, part, &group.xml());
+            match done {
+                // Somebody else did.
+                Err(_)
+                    if self
+                        .lacks(up, group)
+                        .is_ok_and(|lacks| !lacks.contains(&part)) => {}
+                done => done.map_err(|error| failed(up, &error))?,
+            }
         }
+        Ok(())
     }
 
     /// Removes it from a host, if it is still not wanted.
-    fn remove(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
-        if self.wanted().contains(&group.name) || !self.groups(up)?.contains_key(&group.name) {
+    fn remove(&self, link: &Link, up: &Up, group: &Group) -> Result<(), GroupError> {
+        if self.intent().wanted.contains(&group.name) {
             return Ok(());
         }
-        let done = up.connection.delete_port_group(&self.network, &group.xml());
-        done.map_err(|error| failed(up, &error))
+        for part in self.there(up)?.with(&group.name) {
+            let done = up
+                .connection
+                .delete_port_group(&self.network, part, &group.xml());
+            done.map_err(|error| failed(up, &error))?;
+        }
+        self.gone(link, group)
     }
 
-    /// All port groups of a host's network, with their tags.
-    fn groups(&self, up: &Up) -> Result<BTreeMap<String, Option<u16>>, GroupError> {
+    /// All port groups of a host's network.
+    fn there(&self, up: &Up) -> Result<There, GroupError> {
         let network = &self.network;
-        let xml = up.connection.network(network);
-        let xml = xml.map_err(|error| failed(up, &error))?.ok_or_else(|| {
+        let parts = up.connection.network_parts(network);
+        let parts = parts.map_err(|error| failed(up, &error))?.ok_or_else(|| {
             let host = &up.host.name;
             GroupError::Unavailable(format!(
                 "host {host} has no network {network:?}: define it with virsh net-define"
             ))
         })?;
-        let groups = domain::port_groups(network, &xml);
-        Ok(groups
-            .map_err(|error: Malformed| GroupError::Unavailable(error.to_string()))?
-            .tags)
+        let parse = |(part, xml): (Part, String)| {
+            let groups = domain::port_groups(network, &xml);
+            Ok((part, groups?.tags))
+        };
+        let groups: Result<_, Malformed> = parts.into_iter().map(parse).collect();
+        groups
+            .map(There)
+            .map_err(|error| GroupError::Unavailable(error.to_string()))
     }
 
     fn refuse_used(&self, up: &Up, group: &Group) -> Result<(), GroupError> {
@@ -334,8 +421,47 @@ impl PortGroups {
         Ok(())
     }
 
-    fn wanted(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn intent(&self) -> MutexGuard<'_, Intent> {
+        self.intent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intent {
+    /// What is wanted of the host with that URI, and what may be there still and is not.
+    fn of(&self, uri: &str) -> (BTreeSet<String>, Vec<String>) {
+        let leaving = self.leaving.iter().filter(|(_, hosts)| hosts.contains(uri));
+        let names = leaving.map(|(name, _)| name.clone());
+        (self.wanted.clone(), names.collect())
+    }
+}
+
+impl There {
+    /// The names of all, of each once.
+    fn names(self) -> BTreeSet<String> {
+        let parts = self.0.into_iter();
+        parts.flat_map(|(_, groups)| groups.into_keys()).collect()
+    }
+
+    /// The parts that have one of that name.
+    fn with(&self, name: &str) -> Vec<Part> {
+        self.parts(|groups| groups.contains_key(name))
+    }
+
+    /// The parts that have none of that name.
+    fn without(&self, name: &str) -> Vec<Part> {
+        self.parts(|groups| !groups.contains_key(name))
+    }
+
+    /// Whether one of that name has another tag.
+    fn has_other_than(&self, group: &Group) -> bool {
+        let is_other = |tag: &Option<u16>| *tag != group.tag;
+        let others = self.parts(|groups| groups.get(&group.name).is_some_and(is_other));
+        !others.is_empty()
+    }
+
+    fn parts(&self, is_one: impl Fn(&BTreeMap<String, Option<u16>>) -> bool) -> Vec<Part> {
+        let parts = self.0.iter().filter(|(_, groups)| is_one(groups));
+        parts.map(|(part, _)| *part).collect()
     }
 }
 
@@ -361,6 +487,10 @@ impl Group {
             hosts,
         }
     }
+}
+
+fn uris(config: &LibvirtConfig) -> BTreeSet<String> {
+    config.hosts.iter().map(|host| host.uri.clone()).collect()
 }
 
 /// The hosts that are connected.

@@ -11,6 +11,8 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use sluice_libvirt::Part;
+
 use super::*;
 use crate::notice::config::LibvirtHost;
 
@@ -124,14 +126,46 @@ async fn what_contradicts_a_host_is_not_wanted() {
     let router = router(Arc::clone(&backend));
     let host = connected(&backend).await;
     let other = format!("<portgroup name='{PORT}_55'><vlan><tag id='56'/></vlan></portgroup>");
-    host.add_port_group("default", &other).unwrap();
+    host.add_port_group("default", Part::Config, &other)
+        .unwrap();
+    host.add_port_group("default", Part::Live, &other).unwrap();
     let path = "/v1/port-groups";
     let wanted = json!({"port_id": PORT, "segmentation_id": 55});
     let (status, answer) = ask(&router, Method::POST, path, wanted).await;
     assert_eq!(status, StatusCode::CONFLICT, "{answer}");
-    host.delete_port_group("default", &other).unwrap();
+    host.delete_port_group("default", Part::Config, &other)
+        .unwrap();
+    host.delete_port_group("default", Part::Live, &other)
+        .unwrap();
     let (_, listed) = ask(&router, Method::GET, path, Value::Null).await;
     assert!(!listed.to_string().contains(PORT), "{listed}");
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_begun_goes_on_when_a_host_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("{PORT}_66");
+    let (_, path) = HOST.split_once("://").unwrap();
+    let host = std::fs::read_to_string(path).unwrap();
+    let group = format!("<portgroup name='{name}'><vlan><tag id='66'/></vlan></portgroup>");
+    let with_group = host.replace("</network>", &format!("{group}</network>"));
+    let file = dir.path().join("host.xml");
+    std::fs::write(&file, with_group).unwrap();
+    let store = Arc::new(Store::open(&dir.path().join("notice.redb")).unwrap());
+    store.put_port_group(&name).unwrap();
+    store.delete_port_group(&name).unwrap();
+    let (config, libvirt) = config(dir.path(), &[&format!("test://{}", file.display())]);
+    let backend = Libvirt::start(&config, &libvirt, Arc::clone(&store)).unwrap();
+    let host = connected(&backend).await;
+    for _ in 0..TRIES {
+        if store.leaving_port_groups().unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    assert_eq!(store.leaving_port_groups().unwrap(), [""; 0]);
+    let network = host.network("default").unwrap().unwrap();
+    assert!(!network.contains(&name), "{network}");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ type Scene = (&'static str, fn(&mut Stage) -> Result<()>);
 /// In this order, for the guest has one life: each begins with what the one before left.
 const SCENES: &[Scene] = &[
     ("port groups", port_groups::made),
+    ("half a port group", port_groups::halves),
     ("port groups while all else is killed", chaos::port_groups),
     ("vmcreated", vmcreated),
     ("vmpoweron", vmpoweron),

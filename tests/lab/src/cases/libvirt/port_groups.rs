@@ -1,12 +1,18 @@
 //! Port groups of ports, and the trunk's: made on all hosts by the manager's REST
 //! interface, kept while a guest has one, and only ever ours.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::stage::Stage;
 use crate::libvirt::{FOREIGN, NETWORK, TRUNK};
 use crate::site::list;
+use crate::wait;
+
+/// How long a host that is back may take to have what is wanted.
+const BACK: Duration = Duration::from_secs(20);
 
 pub(super) const PATH: &str = "/v1/port-groups";
 
@@ -57,6 +63,50 @@ fn refused(stage: &Stage) -> Result<()> {
         ask(stage, "DELETE", &format!("{PATH}/{wrong}"), None, 400)?;
     }
     foreign_is_intact(stage)
+}
+
+/// Of a host that has it in one part of its network only, as a libvirtd leaves it that is
+/// killed between the two: it is made whole by the next request, or when the host is followed
+/// again, and a deletion leaves nothing of it.
+pub(super) fn halves(stage: &mut Stage) -> Result<()> {
+    let (port, tag, name) = stage.port();
+    let of_port = json!({"port_id": port, "segmentation_id": tag});
+    let path = format!("{PATH}/{name}");
+    for lost in ["--live", "--config"] {
+        lose_half(stage, &name, lost)?;
+        ask(stage, "POST", PATH, Some(&of_port), 200)?;
+        ensure!(halves_with(stage, &name)? == 2, "{lost}: not made whole");
+
+        lose_half(stage, &name, lost)?;
+        stage.host(0)?.kill()?;
+        stage.host_mut(0)?.revive()?;
+        let what = format!("{name} to be whole after {lost}");
+        wait::until_true(&what, BACK, || Ok(halves_with(stage, &name)? == 2))?;
+
+        lose_half(stage, &name, lost)?;
+        ask(stage, "DELETE", &path, None, 204)?;
+        ensure!(halves_with(stage, &name)? == 0, "{lost}: a half is left");
+        ask(stage, "POST", PATH, Some(&of_port), 201)?;
+    }
+    foreign_is_intact(stage)
+}
+
+/// Deletes the port group from one part of the first host's network, past the manager.
+fn lose_half(stage: &Stage, name: &str, part: &str) -> Result<()> {
+    let group = format!("<portgroup name='{name}'/>");
+    let arguments = ["net-update", NETWORK, "delete", "portgroup", part, "--xml"];
+    stage.host(0)?.virsh_with(&group, &arguments)?;
+    let left = halves_with(stage, name)?;
+    ensure!(left == 1, "without {part}, {left} halves are left");
+    Ok(())
+}
+
+/// How many parts of the first host's network have it.
+fn halves_with(stage: &Stage, name: &str) -> Result<usize> {
+    let live = network(stage, 0, &[])?;
+    let config = network(stage, 0, &["--inactive"])?;
+    let parts = [live, config];
+    Ok(parts.iter().filter(|part| part.contains(name)).count())
 }
 
 /// While a guest has a NIC in it, running or defined.
