@@ -15,7 +15,9 @@
 //! ```
 //!
 //! `hosts` are those that have it. A host that is not connected gets it when it is. To
-//! delete one, all hosts have to be connected.
+//! delete one, all hosts have to be connected. If one fails after that, the deletion has
+//! begun, and goes on when the host can be asked again, unless the port group is asked for
+//! again; until then it is listed.
 //!
 //! Errors: 400 for what is malformed or not ours, 409 for what contradicts what is
 //! there, 503 if a host does not do it; each as `{"error": "reason"}`.

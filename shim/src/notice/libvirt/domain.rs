@@ -132,16 +132,14 @@ pub(super) fn networks_of(domain: &str) -> Result<Vec<String>, Malformed> {
     Ok(names)
 }
 
-/// Whether an interface of a domain is in that port group of that network.
-pub(super) fn is_in(domain: &str, network: &str, group: &str) -> Result<bool, Malformed> {
+/// The port groups of that network that interfaces of a domain are in.
+pub(super) fn groups_of(domain: &str, network: &str) -> Result<Vec<String>, Malformed> {
     let document = parse("a domain", domain)?;
-    let is_in = interfaces(&document)
+    let groups = interfaces(&document)
         .filter_map(|interface| child(interface, "source"))
-        .any(|source| {
-            (source.attribute("network"), source.attribute("portgroup"))
-                == (Some(network), Some(group))
-        });
-    Ok(is_in)
+        .filter(|source| source.attribute("network") == Some(network))
+        .filter_map(|source| Some(source.attribute("portgroup")?.to_owned()));
+    Ok(groups.collect())
 }
 
 /// The VM that `domain` is.
@@ -528,6 +526,6 @@ mod tests {
         };
         assert!(vm(&broken, &host, &Networks::new("sluice")).is_err());
         assert!(networks_of(&broken.xml).is_err());
-        assert!(is_in(&broken.xml, "sluice", "p").is_err());
+        assert!(groups_of(&broken.xml, "sluice").is_err());
     }
 }

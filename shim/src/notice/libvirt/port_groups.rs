@@ -3,9 +3,8 @@
 //!
 //! Invariants: which port groups are wanted is on the disk before it is answered, and a
 //! host that lacks one gets it when it is next listed. A deletion is on the disk before it
-//! begins, and goes on when a host is next listed until all are rid of the port group. Both
-//! parts of a network have a port group or neither has, whatever ended between the two.
-//! Only what has a name of ours is ever added or deleted, and nothing is changed. What is
+//! begins, and goes on when a host is next listed until all are rid of the port group. By
+//! then, too, both parts of a network have a port group or neither has. Only what has a name of ours is ever added or deleted, and nothing is changed. What is
 //! done on a host is done by whoever has its [`Turn`], who asks then whether it is still
 //! wanted: so the last request counts. No lock but that is held while a host is asked.
 
@@ -26,7 +25,7 @@ use crate::notice::store::{Store, StoreError};
 
 /// How long a request waits for another one that changes the same host.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a host's thread may be busy with what the host lacks or has too many of.
+/// How long a host's thread may be busy with what the host lacks or is to lose.
 const BUSY: Duration = Duration::from_secs(5);
 /// Failures of that which are logged one by one.
 const LOGGED: usize = 3;
@@ -88,35 +87,51 @@ pub(super) struct PortGroups {
 struct Intent {
     /// Those that every host is to have.
     wanted: BTreeSet<String>,
-    /// Those that no host is to have, with the URIs of the hosts that may have them still.
+    /// Those that no host is to have, with the URIs of the hosts that may have them still;
+    /// none of those that are wanted.
     leaving: BTreeMap<String, BTreeSet<String>>,
+    /// How many times one was deleted from a host.
+    deletions: u64,
 }
 
 /// What a host's own thread does about a port group.
+#[derive(Clone, Copy)]
 enum Amend {
     /// Adds it to the parts of the network that lack it.
-    Add(Vec<Part>),
+    Add,
     /// Goes on with its deletion.
     Remove,
 }
 
 /// Port groups that a host has, by their names, with their tags, in each part of the network.
+#[derive(Default)]
 struct There(Vec<(Part, BTreeMap<String, Option<u16>>)>);
 
 impl PortGroups {
     pub(super) fn open(config: &LibvirtConfig, store: Arc<Store>) -> Result<Self, StoreError> {
-        let leaving = store.leaving_port_groups()?.into_iter();
         let intent = Intent {
             wanted: store.port_groups()?.into_iter().collect(),
-            leaving: leaving.map(|name| (name, uris(config))).collect(),
+            leaving: BTreeMap::new(),
+            deletions: 0,
         };
-        Ok(PortGroups {
+        let groups = PortGroups {
             network: config.network.clone(),
             trunk: config.trunk.clone(),
-            hosts: uris(config),
+            hosts: config.hosts.iter().map(|host| host.uri.clone()).collect(),
             intent: Mutex::new(intent),
             store,
-        })
+        };
+        for name in groups.store.leaving_port_groups()? {
+            if let Err(error) = groups.parse(&name) {
+                // The trunk had another name.
+                tracing::warn!("a port group is not deleted: {error}");
+                groups.store.forget_port_group(&name)?;
+                continue;
+            }
+            let hosts = groups.hosts.clone();
+            groups.intent().leaving.insert(name, hosts);
+        }
+        Ok(groups)
     }
 
     /// Name of the network that they are in.
@@ -170,26 +185,37 @@ impl PortGroups {
         links: &[Link],
         group: &Group,
     ) -> Result<(Shown, bool), GroupError> {
+        let deletions = self.intent().deletions;
         let mut result = Ok(());
         let mut ready = Vec::new();
         for (link, up) in ups(links) {
             match self.at(link, &up, || self.lacks(&up, group)) {
-                Ok(_) => ready.push((link, up)),
+                Ok(lacks) => ready.push((link, up, lacks)),
                 Err(error @ GroupError::Conflict(_)) => return Err(error),
                 Err(error) => result = result.and(Err(error)),
             }
         }
         let is_new = self.want(group)?;
         let mut hosts = Vec::new();
-        for (link, up) in ready {
-            let add = || self.add(&up, group, self.lacks(&up, group)?);
+        for (link, up, lacks) in ready {
+            let add = || {
+                let is_same = self.intent().deletions == deletions;
+                // One of them may have been of this port group.
+                let lacks = if is_same {
+                    lacks
+                } else {
+                    self.lacks(&up, group)?
+                };
+                self.add(&up, group, &lacks)
+            };
             result = result.and(self.at(link, &up, add));
             hosts.push(up.host.name);
         }
         result.map(|()| (group.shown(hosts), is_new))
     }
 
-    /// Deletes a port group from all hosts, unless a VM has it. Blocks.
+    /// Deletes a port group from all hosts, unless a VM has it. If one of them fails, the
+    /// deletion goes on when that one is listed. Blocks.
     pub(super) fn delete(&self, links: &[Link], group: &Group) -> Result<(), GroupError> {
         let mut all = Vec::new();
         for link in links {
@@ -234,8 +260,13 @@ impl PortGroups {
         if wanted.is_empty() && leaving.is_empty() {
             return true;
         }
-        let there = match link.call(|| self.there(up)) {
-            Ok(there) => there,
+        let there = match link.call(|| self.find(up)) {
+            Ok(Some(there)) => there,
+            Ok(None) if wanted.is_empty() => There::default(),
+            Ok(None) => {
+                tracing::warn!("port groups: {}", self.no_network(up));
+                return true;
+            }
             Err(error) => {
                 tracing::warn!("port groups: {error}");
                 return true;
@@ -243,16 +274,16 @@ impl PortGroups {
         };
         let begun = Instant::now();
         let (mut done, mut failed) = (0, 0);
-        let lacking = wanted.into_iter().filter_map(|name| {
-            let parts = there.without(&name);
-            (!parts.is_empty()).then_some((name, Amend::Add(parts)))
-        });
-        let leaving = leaving.into_iter().map(|name| (name, Amend::Remove));
-        for (name, what) in leaving.chain(lacking) {
+        // VMs wait for what is added.
+        let lacking = wanted.iter().filter(|name| !there.without(name).is_empty());
+        let lacking = lacking.map(|name| (name, Amend::Add));
+        let leaving = self.unused(link, up, &there, leaving);
+        let leaving = leaving.iter().map(|name| (name, Amend::Remove));
+        for (name, what) in lacking.chain(leaving) {
             if begun.elapsed() > BUSY {
                 return done == 0;
             }
-            match link.call(|| self.amend(link, up, &name, what)) {
+            match link.call(|| self.amend(link, up, &there, name, what)) {
                 Ok(()) => done += 1,
                 Err(error) if failed < LOGGED => {
                     failed += 1;
@@ -267,18 +298,57 @@ impl PortGroups {
         true
     }
 
+    /// Those of them that a host can be rid of now: no VM has a vNIC in them.
+    fn unused(&self, link: &Link, up: &Up, there: &There, leaving: Vec<String>) -> Vec<String> {
+        let (has, mut rid): (Vec<_>, Vec<_>) = leaving
+            .into_iter()
+            .partition(|name| !there.with(name).is_empty());
+        if has.is_empty() {
+            return rid;
+        }
+        match self.used(link, up) {
+            Ok(used) => {
+                let (stay, go): (Vec<_>, Vec<_>) =
+                    has.into_iter().partition(|name| used.contains(name));
+                if let Some(name) = stay.first() {
+                    let (host, number) = (&up.host.name, stay.len());
+                    tracing::warn!(host, name, number, "a VM keeps what is to be deleted");
+                }
+                rid.extend(go);
+            }
+            Err(error) => tracing::warn!("port groups are not deleted: {error}"),
+        }
+        rid
+    }
+
+    /// Port groups that VMs of a host have vNICs in.
+    fn used(&self, link: &Link, up: &Up) -> Result<BTreeSet<String>, GroupError> {
+        let mut used = BTreeSet::new();
+        let descriptions = link.call(|| up.connection.descriptions());
+        let mut descriptions = descriptions.map_err(|error| failed(up, &error))?;
+        while let Some(description) = link.call(|| descriptions.next()) {
+            let (_, xml) = description.map_err(|error| failed(up, &error))?;
+            used.extend(self.groups_of(up, &xml)?);
+        }
+        Ok(used)
+    }
+
     /// Amends what a host has, if that is still to be done, and no request changes the host.
-    fn amend(&self, link: &Link, up: &Up, name: &str, what: Amend) -> Result<(), GroupError> {
+    fn amend(
+        &self,
+        link: &Link,
+        up: &Up,
+        there: &There,
+        name: &str,
+        what: Amend,
+    ) -> Result<(), GroupError> {
         let Some(_turn) = link.turn(Duration::ZERO) else {
             return Ok(());
         };
         let group = self.parse(name)?;
         match what {
-            Amend::Add(parts) => self.add(up, &group, parts),
-            Amend::Remove => {
-                self.refuse_used(up, &group)?;
-                self.remove(link, up, &group)
-            }
+            Amend::Add => self.add(up, &group, &self.without(up, there, &group)?),
+            Amend::Remove => self.remove(link, up, &group),
         }
     }
 
@@ -339,7 +409,11 @@ impl PortGroups {
 
     /// The parts of a host's network that do not have it yet.
     fn lacks(&self, up: &Up, group: &Group) -> Result<Vec<Part>, GroupError> {
-        let there = self.there(up)?;
+        self.without(up, &self.there(up)?, group)
+    }
+
+    /// The parts of it that do not have it, unless the other part has another one.
+    fn without(&self, up: &Up, there: &There, group: &Group) -> Result<Vec<Part>, GroupError> {
         if there.has_other_than(group) {
             return Err(GroupError::Conflict(format!(
                 "on host {}, port group {:?} of network {:?} has another VLAN tag",
@@ -350,57 +424,70 @@ impl PortGroups {
     }
 
     /// Adds it to those parts of a host's network, if it is still wanted.
-    fn add(&self, up: &Up, group: &Group, lacks: Vec<Part>) -> Result<(), GroupError> {
+    fn add(&self, up: &Up, group: &Group, lacks: &[Part]) -> Result<(), GroupError> {
         if !self.intent().wanted.contains(&group.name) {
             return Ok(());
         }
-        for part in lacks {
-            let done = up
-                .connection
-                .add_port_group(&self.network, part, &group.xml());
-            match done {
+        let has = |part| {
+            self.lacks(up, group)
+                .is_ok_and(|lacks| !lacks.contains(&part))
+        };
+        let each = lacks.iter().map(|part| {
+            let to = &up.connection;
+            match to.add_port_group(&self.network, *part, &group.xml()) {
                 // Somebody else did.
-                Err(_)
-                    if self
-                        .lacks(up, group)
-                        .is_ok_and(|lacks| !lacks.contains(&part)) => {}
-                done => done.map_err(|error| failed(up, &error))?,
+                Err(_) if has(*part) => Ok(()),
+                done => done.map_err(|error| failed(up, &error)),
             }
-        }
-        Ok(())
+        });
+        each.fold(Ok(()), Result::and)
     }
 
-    /// Removes it from a host, if it is still not wanted.
+    /// Removes it from a host, if that is still to be rid of it.
     fn remove(&self, link: &Link, up: &Up, group: &Group) -> Result<(), GroupError> {
-        if self.intent().wanted.contains(&group.name) {
+        if !self.intent().is_leaving(&group.name, &link.config.uri) {
             return Ok(());
         }
-        for part in self.there(up)?.with(&group.name) {
-            let done = up
-                .connection
-                .delete_port_group(&self.network, part, &group.xml());
-            done.map_err(|error| failed(up, &error))?;
+        // Without the network, nothing is in it.
+        let parts = self.find(up)?.unwrap_or_default().with(&group.name);
+        if !parts.is_empty() {
+            self.intent().deletions += 1;
         }
+        let each = parts.into_iter().map(|part| {
+            let from = &up.connection;
+            let done = from.delete_port_group(&self.network, part, &group.xml());
+            done.map_err(|error| failed(up, &error))
+        });
+        each.fold(Ok(()), Result::and)?;
         self.gone(link, group)
     }
 
     /// All port groups of a host's network.
     fn there(&self, up: &Up) -> Result<There, GroupError> {
+        self.find(up)?.ok_or_else(|| self.no_network(up))
+    }
+
+    fn no_network(&self, up: &Up) -> GroupError {
+        let (host, network) = (&up.host.name, &self.network);
+        GroupError::Unavailable(format!(
+            "host {host} has no network {network:?}: define it with virsh net-define"
+        ))
+    }
+
+    /// All port groups of a host's network, if it has the network.
+    fn find(&self, up: &Up) -> Result<Option<There>, GroupError> {
         let network = &self.network;
         let parts = up.connection.network_parts(network);
-        let parts = parts.map_err(|error| failed(up, &error))?.ok_or_else(|| {
-            let host = &up.host.name;
-            GroupError::Unavailable(format!(
-                "host {host} has no network {network:?}: define it with virsh net-define"
-            ))
-        })?;
+        let Some(parts) = parts.map_err(|error| failed(up, &error))? else {
+            return Ok(None);
+        };
         let parse = |(part, xml): (Part, String)| {
             let groups = domain::port_groups(network, &xml);
             Ok((part, groups?.tags))
         };
         let groups: Result<_, Malformed> = parts.into_iter().map(parse).collect();
         groups
-            .map(There)
+            .map(|groups| Some(There(groups)))
             .map_err(|error| GroupError::Unavailable(error.to_string()))
     }
 
@@ -408,17 +495,21 @@ impl PortGroups {
         let descriptions = up.connection.descriptions();
         for description in descriptions.map_err(|error| failed(up, &error))? {
             let (vm, xml) = description.map_err(|error| failed(up, &error))?;
-            let is_in = domain::is_in(&xml, &self.network, &group.name);
-            let host = &up.host.name;
-            // What cannot be read may have it.
-            if is_in.map_err(|error| GroupError::Unavailable(format!("host {host}: {error}")))? {
+            if self.groups_of(up, &xml)?.contains(&group.name) {
+                let (host, name) = (&up.host.name, &group.name);
                 return Err(GroupError::Conflict(format!(
-                    "VM {vm:?} on host {host} has a vNIC in port group {:?}",
-                    group.name
+                    "VM {vm:?} on host {host} has a vNIC in port group {name:?}"
                 )));
             }
         }
         Ok(())
+    }
+
+    /// Port groups that a VM has vNICs in. What cannot be read may have any.
+    fn groups_of(&self, up: &Up, vm: &str) -> Result<Vec<String>, GroupError> {
+        let host = &up.host.name;
+        domain::groups_of(vm, &self.network)
+            .map_err(|error| GroupError::Unavailable(format!("host {host}: {error}")))
     }
 
     fn intent(&self) -> MutexGuard<'_, Intent> {
@@ -427,11 +518,17 @@ impl PortGroups {
 }
 
 impl Intent {
+    /// Whether the host with that URI may still have what no host is to have.
+    fn is_leaving(&self, name: &str, uri: &str) -> bool {
+        let hosts = self.leaving.get(name);
+        hosts.is_some_and(|hosts| hosts.contains(uri))
+    }
+
     /// What is wanted of the host with that URI, and what may be there still and is not.
     fn of(&self, uri: &str) -> (BTreeSet<String>, Vec<String>) {
-        let leaving = self.leaving.iter().filter(|(_, hosts)| hosts.contains(uri));
-        let names = leaving.map(|(name, _)| name.clone());
-        (self.wanted.clone(), names.collect())
+        let leaving = self.leaving.keys();
+        let leaving = leaving.filter(|name| self.is_leaving(name, uri));
+        (self.wanted.clone(), leaving.cloned().collect())
     }
 }
 
@@ -487,10 +584,6 @@ impl Group {
             hosts,
         }
     }
-}
-
-fn uris(config: &LibvirtConfig) -> BTreeSet<String> {
-    config.hosts.iter().map(|host| host.uri.clone()).collect()
 }
 
 /// The hosts that are connected.

@@ -141,31 +141,84 @@ async fn what_contradicts_a_host_is_not_wanted() {
     assert!(!listed.to_string().contains(PORT), "{listed}");
 }
 
+/// A host whose network has that port group, in a file of its own; with `vnic`, its VM has one
+/// in it.
+fn host_with(dir: &Path, group: &str, vnic: bool) -> String {
+    let (_, path) = HOST.split_once("://").unwrap();
+    let mut host = std::fs::read_to_string(path).unwrap();
+    let tag = group.rsplit_once('_').unwrap().1;
+    let xml = format!("<portgroup name='{group}'><vlan><tag id='{tag}'/></vlan></portgroup>");
+    host = host.replace("</network>", &format!("{xml}</network>"));
+    if vnic {
+        let xml = format!(
+            "<devices><interface type='network'><mac address='52:54:00:00:00:01'/>\
+             <source network='default' portgroup='{group}'/></interface></devices>"
+        );
+        host = host.replace("</domain>", &format!("{xml}</domain>"));
+    }
+    let file = dir.join("host.xml");
+    std::fs::write(&file, host).unwrap();
+    format!("test://{}", file.display())
+}
+
+/// Waits until the host's network is like that.
+async fn network_is(host: &sluice_libvirt::Connection, is_it: impl Fn(&str) -> bool) {
+    let network = || host.network("default").unwrap().unwrap();
+    for _ in 0..TRIES {
+        if is_it(&network()) {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    panic!("{}", network());
+}
+
 #[tokio::test]
 async fn a_deletion_that_was_begun_goes_on_when_a_host_is_followed() {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("{PORT}_66");
-    let (_, path) = HOST.split_once("://").unwrap();
-    let host = std::fs::read_to_string(path).unwrap();
-    let group = format!("<portgroup name='{name}'><vlan><tag id='66'/></vlan></portgroup>");
-    let with_group = host.replace("</network>", &format!("{group}</network>"));
-    let file = dir.path().join("host.xml");
-    std::fs::write(&file, with_group).unwrap();
     let store = Arc::new(Store::open(&dir.path().join("notice.redb")).unwrap());
-    store.put_port_group(&name).unwrap();
-    store.delete_port_group(&name).unwrap();
-    let (config, libvirt) = config(dir.path(), &[&format!("test://{}", file.display())]);
+    for gone in [&*name, "an-older-trunk"] {
+        store.put_port_group(gone).unwrap();
+        store.delete_port_group(gone).unwrap();
+    }
+    let (config, libvirt) = config(dir.path(), &[&host_with(dir.path(), &name, false)]);
     let backend = Libvirt::start(&config, &libvirt, Arc::clone(&store)).unwrap();
     let host = connected(&backend).await;
+    network_is(&host, |network| !network.contains(&name)).await;
     for _ in 0..TRIES {
         if store.leaving_port_groups().unwrap().is_empty() {
-            break;
+            return;
         }
         tokio::time::sleep(PAUSE).await;
     }
+    panic!("{:?}", store.leaving_port_groups());
+}
+
+#[tokio::test]
+async fn a_vnic_keeps_what_is_to_be_deleted_and_nothing_else_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, lacking) = (format!("{PORT}_66"), format!("{PORT}_67"));
+    let store = Arc::new(Store::open(&dir.path().join("notice.redb")).unwrap());
+    store.put_port_group(&kept).unwrap();
+    store.delete_port_group(&kept).unwrap();
+    store.put_port_group(&lacking).unwrap();
+    let (config, libvirt) = config(dir.path(), &[&host_with(dir.path(), &kept, true)]);
+    let backend = Libvirt::start(&config, &libvirt, Arc::clone(&store)).unwrap();
+    let host = connected(&backend).await;
+    network_is(&host, |network| network.contains(&lacking)).await;
+    let up = backend.links[0].up().unwrap();
+    assert!(backend.port_groups.reconcile(&backend.links[0], &up));
+    network_is(&host, |network| network.contains(&kept)).await;
+    assert_eq!(store.leaving_port_groups().unwrap(), [&*kept]);
+
+    // Who asks for it again ends its deletion.
+    let router = router(Arc::clone(&backend));
+    let wanted = json!({"port_id": PORT, "segmentation_id": 66});
+    let (status, answer) = ask(&router, Method::POST, "/v1/port-groups", wanted).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
     assert_eq!(store.leaving_port_groups().unwrap(), [""; 0]);
-    let network = host.network("default").unwrap().unwrap();
-    assert!(!network.contains(&name), "{network}");
+    assert_eq!(store.port_groups().unwrap(), [&*kept, &*lacking]);
 }
 
 #[tokio::test]

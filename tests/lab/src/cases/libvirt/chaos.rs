@@ -76,6 +76,11 @@ pub(super) fn port_groups(stage: &mut Stage) -> Result<()> {
         stage.notice().delete(&format!("{PATH}/{}", name(group)))?;
     }
     settled(stage)?;
+    for host in [0, 1] {
+        let left = names(&network(stage, host, &[])?);
+        let is_left = (0..GROUPS).any(|group| left.contains(&name(group)));
+        ensure!(!is_left, "what was deleted is on host {host}: {left:?}");
+    }
     stage.expect_silence()
 }
 
