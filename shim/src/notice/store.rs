@@ -253,7 +253,7 @@ impl Store {
         self.read(|transaction| names(transaction, LEAVING_PORT_GROUPS))
     }
 
-    /// Writes down that a port group is wanted.
+    /// Writes down that a port group is wanted, and not to be deleted any more.
     ///
     /// # Errors
     /// When the file cannot be written.
